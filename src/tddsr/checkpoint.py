@@ -1,0 +1,66 @@
+"""Model files: safetensors with the model's configuration in the header. Reading one can never run code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tddsr.files import whole_or_nothing
+from tddsr.model import Model, ModelConfig
+
+_FORMAT = "tddsr-model-1"
+_WEIGHTS = Path(__file__).with_name("weights")
+NAMED_MODELS = {"compact": _WEIGHTS / "compact.safetensors"}
+"""Models that are called by name: those that the package carries."""
+
+
+class CheckpointError(ValueError):
+    """A model file that cannot be used, with the reason."""
+
+
+def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32, notes: str = "") -> None:
+    """Write ``model`` to a safetensors file, whole or not at all. ``notes`` go into the header."""
+    weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in model.network.state_dict().items()}
+    header = {"format": _FORMAT, "config": model.config.model_dump_json(), "notes": notes}
+    with whole_or_nothing(path) as temporary:
+        save_file(weights, temporary, metadata=header)
+
+
+def _find(name_or_path: str | Path) -> Path:
+    if str(name_or_path) in NAMED_MODELS:
+        return NAMED_MODELS[str(name_or_path)]
+    path = Path(name_or_path)
+    if not path.is_file():
+        known = ", ".join(NAMED_MODELS)
+        raise CheckpointError(f"no model '{name_or_path}': neither a file nor one of the named models ({known})")
+    return path
+
+
+def load_model(
+    name_or_path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Model:
+    """Read a model by name or from a file, ready to run.
+
+    Raises:
+        CheckpointError: no such model, not one of our files, or its weights do not fit its configuration.
+    """
+    path = _find(name_or_path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            weights: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} was not written by tddsr (its header says format={header.get('format')!r})")
+    try:
+        model = Model(ModelConfig.model_validate_json(header["config"]))
+        model.network.load_state_dict({key: value.float() for key, value in weights.items()})
+    except (KeyError, ValidationError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: the weights do not fit the configuration in the header: {error}") from error
+    return model.place(device, dtype).frozen()

@@ -1,0 +1,182 @@
+"""The commands: they read options, call the library and print. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tddsr import __version__
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace outputs that exist")]
+
+
+class SamplerName(str, Enum):
+    """Values of --sampler."""
+
+    deterministic = "deterministic"
+    stochastic = "stochastic"
+
+
+class PresetName(str, Enum):
+    """Values of --preset."""
+
+    resshift = "resshift"
+    realesrgan = "realesrgan"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")
+    ] = False,
+) -> None:
+    """Enlarge small, blurred, noisy or compressed photos four times, in one network pass; and train such networks."""
+
+
+def _tile(value: str) -> int | str | None:
+    if value in ("auto", "none"):
+        return None if value == "none" else value
+    if not value.isdigit() or int(value) < 1:
+        raise typer.BadParameter(f"'{value}' is not auto, none or a number of pixels", param_hint="--tile")
+    return int(value)
+
+
+@app.command()
+def upscale(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="pictures and folders")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="a file or folder; by default beside the input, photo_x4.jpg")
+    ] = None,
+    scale: Annotated[float, typer.Option(min=1, max=8, help="how many times as large")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="chooses the noise")] = 0,
+    model: Annotated[str, typer.Option(help="a named model or a model file")] = "compact",
+    steps: Annotated[int | None, typer.Option(min=1, help="evaluations; by default the model's own number")] = None,
+    sampler: Annotated[SamplerName, typer.Option(help="with many steps")] = SamplerName.deterministic,
+    device: DeviceOption = "auto",
+    tile: Annotated[str, typer.Option(help="auto, none, or the side of a tile in input pixels")] = "auto",
+    overwrite: OverwriteOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one line of JSON for each picture")] = False,
+) -> None:
+    """Enlarge pictures. A picture that fails is reported, the others go on, and the exit code is 1."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from tddsr import bulk
+    from tddsr.upscaler import Upscaler, output_path
+
+    try:
+        upscaler = Upscaler.load(model, device=device, tile=_tile(tile))  # type: ignore[arg-type]
+        if steps is not None:
+            upscaler.model.check_steps(steps)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+    jobs = bulk.plan(inputs, output, lambda path: output_path(path, scale))
+    console = Console(stderr=True)
+    failed = False
+    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
+        everything = progress.add_task("pictures", total=len(jobs), visible=len(jobs) > 1)
+        tiles = progress.add_task("tiles")
+
+        def enlarge(source: Path, target: Path) -> None:
+            progress.reset(tiles, description=source.name)
+            upscaler(
+                source, output=target, scale=scale, seed=seed, steps=steps, sampler=sampler.value,
+                progress=lambda done, total: progress.update(tiles, completed=done, total=total),
+            )  # fmt: skip
+
+        for result in bulk.run(jobs, enlarge, overwrite):
+            progress.advance(everything)
+            failed |= result.status == "failed"
+            if as_json:
+                typer.echo(json.dumps(result.to_dict()))
+            else:
+                typer.echo(result.message, err=result.status == "failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def degrade(
+    inputs: Annotated[list[Path], typer.Argument(metavar="HR...", help="sharp pictures and folders")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder for the pairs: DIR/hr and DIR/lr")],
+    seed: Annotated[int, typer.Option(min=0, help="chooses the degradation of each picture")] = 0,
+    preset: Annotated[PresetName, typer.Option(help="whose settings")] = PresetName.resshift,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write pairs for training and testing: the sharp picture (cropped to a multiple of 4) and a bad small one."""
+    from tddsr import bulk
+    from tddsr.degradation import Degradation
+    from tddsr.degradation.files import degrade_file, lr_path
+
+    settings = Degradation.preset(preset.value)
+    jobs = bulk.plan(inputs, output / "hr", lambda path: path.with_suffix(".png"))
+    failed = False
+    for index, job in enumerate(jobs):
+        (result,) = bulk.run(
+            [job], lambda hr, pair, index=index: degrade_file(hr, pair, lr_path(output, pair), settings, (seed, index)),  # type: ignore[misc]
+            overwrite,
+        )  # fmt: skip
+        failed |= result.status == "failed"
+        typer.echo(result.message, err=result.status == "failed")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="name or path of a recipe")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data.batch=16")] = None,
+    device: DeviceOption = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything and say what would be trained")] = False,
+) -> None:
+    """Train a teacher or distil a student. The same command again goes on from the last checkpoint."""
+    from rich.console import Console
+
+    from tddsr.config import RecipeError, load_recipe
+
+    try:
+        from tddsr.training.start import describe, prepare
+        from tddsr.upscaler import pick_device
+    except ModuleNotFoundError as error:
+        _fail(f"training needs the package {error.name}: pip install 'tddsr[train]'", code=1)
+
+    try:
+        settings = load_recipe(recipe, overrides or [])
+        where = pick_device(device)
+    except (RecipeError, ValueError) as error:
+        _fail(str(error), code=2)
+    try:
+        run = prepare(settings, where, Console())
+        if dry_run:
+            typer.echo(describe(run))
+        else:
+            run.run()
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        _fail(str(error), code=1)
+    except KeyboardInterrupt:
+        _fail(f"stopped; the same command goes on from {settings.out / 'state.pt'}", code=130)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(message, err=True)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Entry point."""
+    app()

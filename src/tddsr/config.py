@@ -1,0 +1,147 @@
+"""Training recipes: typed, one YAML file each; unknown keys and impossible values are errors that name the key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tddsr.model import ModelConfig
+from tddsr.networks.features import FeatureName
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used, with the reason."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Section):
+    """Where the hr photos lie and how patches are cut from them."""
+
+    train: Path = Path("data/train")
+    degradation: Literal["resshift", "realesrgan"] = "resshift"
+    patch: int = Field(128, ge=32, description="side of an hr patch")
+    batch: int = Field(8, ge=1)
+    workers: int = Field(0, ge=0, description="processes that read pictures ahead")
+
+
+class OptimConfig(_Section):
+    """Adam, its rate over time, and the moving average of the weights that is kept."""
+
+    rate: float = Field(5e-5, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = Field(0, ge=0, description="steps over which the rate rises from 0")
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema: float = Field(0.999, ge=0, lt=1)
+
+
+class LossConfig(_Section):
+    """Weights of the terms; a weight of 0 leaves the term out."""
+
+    distill: float = Field(1.0, ge=0, description="Eq. 6 (distill only)")
+    truth: float = Field(0.0, ge=0, description="distance to x_0")
+    truth_norm: Literal["l1", "l2"] = Field("l2", description="mean absolute or mean squared error")
+    lpips: float = Field(0.0, ge=0, description="LPIPS of the decoded x_0 to hr")
+    lpips_network: FeatureName = "alexnet"
+
+
+class ValidationConfig(_Section):
+    """Scores on held-out photos, degraded with a fixed seed."""
+
+    folder: Path = Path("data/val")
+    every: int = Field(1000, ge=1)
+    count: int = Field(40, ge=1, description="at most so many pictures")
+    crop: int = Field(256, ge=32, description="side of the central hr crop")
+    seed: int = 0
+    lpips: tuple[FeatureName, ...] = Field(("vgg16", "alexnet"), min_length=1, description="the first one chooses")
+
+
+class Recipe(_Section):
+    """One training run."""
+
+    task: Literal["teacher", "distill"]
+    out: Path
+    steps: int = Field(ge=1)
+    seed: int = Field(0, ge=0)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    checkpoint_every: int = Field(500, ge=1)
+    log_every: int = Field(50, ge=1)
+    features: Path | None = Field(None, description="folder of the LPIPS networks' weights; unset: download")
+    model: ModelConfig | None = Field(None, description="of a teacher; a student has its teacher's")
+    start: Path | None = Field(None, description="model file to start from; a student starts from its teacher")
+    teacher: Path | None = Field(None, description="model file (distill only)")
+    teacher_steps: int | None = Field(None, ge=1, description="of the targets; unset: all")
+    data: DataConfig = DataConfig()
+    optim: OptimConfig = OptimConfig()
+    loss: LossConfig = LossConfig()
+    validation: ValidationConfig = ValidationConfig()
+
+    @model_validator(mode="after")
+    def _task_needs(self) -> Recipe:
+        if self.task == "teacher" and self.model is None:
+            raise ValueError("a teacher recipe needs 'model'")
+        if self.task == "distill" and (self.teacher is None or self.model is not None):
+            raise ValueError("a distill recipe needs 'teacher', a model file, and takes 'model' from it")
+        if self.data.patch % 4:
+            raise ValueError(f"data.patch is {self.data.patch}; it must be a multiple of 4")
+        return self
+
+
+_FOLDERS = (Path(__file__).with_name("recipes"), Path(__file__).parents[2] / "recipes")
+"""Where recipes lie in an installed package and in a checkout."""
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted({file.stem for folder in _FOLDERS for file in folder.glob("*.yaml")})
+
+
+def _find(name: str) -> Path:
+    candidates = [Path(name), *(folder / f"{name}.yaml" for folder in _FOLDERS)]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise RecipeError(f"no recipe '{name}': neither a file nor one of {', '.join(recipe_names())}")
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"'{override}' is not key=value")
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        if not isinstance(tree.get(parent), dict):
+            tree[parent] = {}
+        tree = tree[parent]
+    tree[leaf] = yaml.safe_load(value)
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path; ``overrides`` are ``key=value`` with dotted keys, values in YAML.
+
+    Raises:
+        RecipeError: no such recipe, not YAML, an unknown key, or an impossible value.
+    """
+    path = _find(name)
+    try:
+        tree = yaml.safe_load(path.read_text())
+        if not isinstance(tree, dict):
+            raise RecipeError(f"{path} holds no keys")
+        for override in overrides:
+            _set(tree, override)
+        return Recipe.model_validate(tree)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path}: {error}") from error
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" + (f" (got {e['input']!r})" if e["loc"] else "")
+            for e in error.errors()
+        )
+        raise RecipeError(f"{path}: {problems}") from error

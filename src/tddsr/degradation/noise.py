@@ -1,0 +1,45 @@
+"""Sensor noise of Real-ESRGAN, grey or coloured, one strength per sample. Pictures are (B,3,H,W) in [0,1]."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LUMA = (0.299, 0.587, 0.114)
+"""ITU-R BT.601 weights of red, green, blue."""
+
+
+def luma(image: Tensor) -> Tensor:
+    """(B,3,H,W) -> (B,1,H,W), BT.601."""
+    weights = torch.tensor(LUMA, device=image.device, dtype=image.dtype)
+    return (image * weights[:, None, None]).sum(dim=1, keepdim=True)
+
+
+def gaussian_noise(image: Tensor, sigma: Tensor, grey: Tensor, generator: torch.Generator) -> Tensor:
+    """Add white noise of standard deviation ``sigma`` / 255 (B,); where ``grey`` (B,) bool, the same in R, G and B."""
+    noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
+    noise = torch.where(grey[:, None, None, None], noise[:, :1], noise)
+    return image + noise * (sigma / 255)[:, None, None, None]
+
+
+def _levels(image: Tensor) -> Tensor:
+    """(B,1,1,1): the number of distinct 8-bit values in each picture, rounded up to a power of two."""
+    codes = (image * 255).round().long().flatten(1)
+    present = torch.zeros(image.shape[0], 256, device=image.device).scatter_(1, codes, 1.0)
+    return (2 ** present.sum(dim=1).log2().ceil())[:, None, None, None]
+
+
+def _shot(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Photon noise alone: Poisson counts at as many levels as the picture has, less their mean."""
+    levels = _levels(image)
+    return torch.poisson(image * levels, generator=generator) / levels - image
+
+
+def poisson_noise(image: Tensor, scale: Tensor, grey: Tensor, generator: torch.Generator) -> Tensor:
+    """Add shot noise times ``scale`` (B,); where ``grey`` (B,) bool, that of the picture's luma in all channels."""
+    image = image.clamp(0, 1)
+    quantised = (image * 255).round() / 255
+    source = torch.where(grey[:, None, None, None], luma(quantised).expand_as(image), quantised)
+    noise = _shot(source, generator)
+    noise = torch.where(grey[:, None, None, None], noise[:, :1], noise)
+    return image + noise * scale[:, None, None, None]

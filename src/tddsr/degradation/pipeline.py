@@ -1,0 +1,224 @@
+"""The two-stage degradation hr -> lr of Real-ESRGAN (Wang et al. 2021), with ResShift's settings or the original ones.
+
+Two stages of blur, resize, noise and JPEG; then the final size with a sinc filter, and JPEG, in random order; then
+8-bit rounding. Every sample of a batch has its own parameters, all drawn from one generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from tddsr.degradation.jpeg import jpeg
+from tddsr.degradation.kernels import density_kernels, filter2d, sinc_kernels
+from tddsr.degradation.noise import gaussian_noise, poisson_noise
+from tddsr.degradation.resize import MODES, resize
+
+Range = tuple[float, float]
+
+
+class Stage(BaseModel):
+    """One pass of blur, resize, noise, JPEG; the defaults are those of the first stage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    probability: float = 1.0
+    """of the blur, resize and noise of this stage as a whole"""
+    blur_probability: float = 1.0
+    kernel_sizes: tuple[int, int] = (3, 19)
+    family_weights: tuple[float, ...] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
+    """iso, aniso, generalised iso, generalised aniso, plateau iso, plateau aniso"""
+    sinc_probability: float = 0.1
+    sigma: Range = (0.2, 3.0)
+    generalised_beta: Range = (0.5, 4.0)
+    plateau_beta: Range = (1.0, 2.0)
+    resize_weights: tuple[float, float, float] = (0.2, 0.7, 0.1)
+    """up, down, keep"""
+    resize_range: Range = (0.15, 1.5)
+    gaussian_probability: float = 0.5
+    gaussian_sigma: Range = (1.0, 30.0)
+    poisson_scale: Range = (0.05, 3.0)
+    grey_probability: float = 0.4
+    jpeg_quality: Range = (30.0, 95.0)
+
+
+_SECOND = {
+    "blur_probability": 0.8,
+    "sigma": (0.2, 1.5),
+    "resize_weights": (0.3, 0.4, 0.3),
+    "resize_range": (0.3, 1.2),
+    "gaussian_sigma": (1.0, 25.0),
+    "poisson_scale": (0.05, 2.5),
+}
+
+
+class Degradation(BaseModel):
+    """All settings of the pipeline; ``preset`` gives the two published ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    factor: int = 4
+    first: Stage = Stage()
+    second: Stage = Stage(**_SECOND, probability=0.5, kernel_sizes=(3, 13))
+    final_sinc_probability: float = 0.8
+    final_sinc_sizes: tuple[int, int] = (7, 21)
+    sharpen_target: bool = False
+    """train towards the unsharp-masked hr, as Real-ESRGAN does"""
+
+    @classmethod
+    def preset(cls, name: Literal["resshift", "realesrgan"]) -> Degradation:
+        """``resshift``: ResShift's and SinSR's settings, the paper's; ``realesrgan``: the original ones."""
+        if name == "resshift":
+            return cls()
+        second = Stage(**_SECOND, kernel_sizes=(7, 21))
+        return cls(first=Stage(kernel_sizes=(7, 21)), second=second, sharpen_target=True)
+
+
+class _Dice:
+    """Per-sample random parameters on the CPU, so that choosing never waits for an accelerator."""
+
+    def __init__(self, batch: int, generator: torch.Generator) -> None:
+        self.batch, self.generator = batch, generator
+
+    def uniform(self, low: float | Tensor, high: float | Tensor) -> Tensor:
+        return low + (high - low) * torch.rand(self.batch, generator=self.generator)
+
+    def coin(self, probability: float) -> Tensor:
+        return torch.rand(self.batch, generator=self.generator) < probability
+
+    def choice(self, weights: tuple[float, ...]) -> Tensor:
+        return torch.multinomial(torch.tensor(weights), self.batch, replacement=True, generator=self.generator)
+
+    def odd(self, low: int, high: int) -> Tensor:
+        return low + 2 * torch.randint((high - low) // 2 + 1, (self.batch,), generator=self.generator)
+
+    def device_generator(self, device: torch.device) -> torch.Generator:
+        if device.type == "cpu":
+            return self.generator
+        seed = int(torch.randint(2**62, (1,), generator=self.generator))
+        return torch.Generator(device).manual_seed(seed)
+
+
+def _only(
+    mask: Tensor, operation: Callable[..., Tensor], image: Tensor, *parameters: Tensor, **options: object
+) -> Tensor:
+    """Apply ``operation(image, *parameters)`` to the samples in ``mask`` ((B,), on the CPU) and leave the others."""
+    rows = mask.nonzero().squeeze(1)
+    if len(rows) == 0:
+        return image
+    where = rows.to(image.device)
+    changed = operation(image[where], *(p[rows].to(image.device) for p in parameters), **options)
+    return image.index_copy(0, where, changed)
+
+
+def _cutoff(dice: _Dice, size: Tensor) -> Tensor:
+    return dice.uniform(torch.where(size < 13, math.pi / 3, math.pi / 5), math.pi)
+
+
+def _blur(image: Tensor, active: Tensor, stage: Stage, dice: _Dice) -> Tensor:
+    size = dice.odd(*stage.kernel_sizes)
+    family = dice.choice(stage.family_weights)
+    isotropic, generalised, plateau = family % 2 == 0, (family == 2) | (family == 3), family >= 4
+    sigma_x, sigma_y = dice.uniform(*stage.sigma), dice.uniform(*stage.sigma)
+    sigma_y = torch.where(isotropic, sigma_x, sigma_y)
+    angle = dice.uniform(-math.pi, math.pi)
+    # As in Real-ESRGAN, half of the exponents are below 1 and half above, however wide the two ranges are.
+    below = dice.coin(0.5)
+    beta = torch.ones(dice.batch)
+    for chosen, (low, high) in ((generalised, stage.generalised_beta), (plateau, stage.plateau_beta)):
+        drawn = torch.where(below, dice.uniform(low, 1.0), dice.uniform(1.0, high))
+        beta = torch.where(chosen, drawn, beta)
+    canvas = stage.kernel_sizes[1]
+    kernels = density_kernels(canvas, size, sigma_x, sigma_y, angle, beta, plateau)
+    sinc = sinc_kernels(canvas, size, _cutoff(dice, size))
+    kernels = torch.where(dice.coin(stage.sinc_probability)[:, None, None], sinc, kernels)
+    return _only(active & dice.coin(stage.blur_probability), filter2d, image, kernels)
+
+
+def _noise(image: Tensor, active: Tensor, stage: Stage, dice: _Dice) -> Tensor:
+    gaussian, grey = dice.coin(stage.gaussian_probability), dice.coin(stage.grey_probability)
+    sigma, scale = dice.uniform(*stage.gaussian_sigma), dice.uniform(*stage.poisson_scale)
+    generator = dice.device_generator(image.device)
+    image = _only(active & gaussian, gaussian_noise, image, sigma, grey, generator=generator)
+    image = _only(active & ~gaussian, poisson_noise, image, scale, grey, generator=generator)
+    return image.clamp(0, 1)
+
+
+def _resize(image: Tensor, size: Tensor, new_size: Tensor, dice: _Dice) -> Tensor:
+    mode = dice.choice((1.0,) * len(MODES))
+    canvas = (int(new_size[:, 0].max()), int(new_size[:, 1].max()))
+    device = image.device
+    return resize(image, size.to(device), new_size.to(device), mode.to(device), canvas)
+
+
+def _stage(image: Tensor, size: Tensor, nominal: Tensor, stage: Stage, dice: _Dice) -> tuple[Tensor, Tensor]:
+    """Blur, resize to a random scale of ``nominal`` (B,2), noise; returns the canvas and the new sizes."""
+    active = dice.coin(stage.probability)
+    image = _blur(image, active, stage, dice)
+    direction = dice.choice(stage.resize_weights)
+    low, high = stage.resize_range
+    scale = torch.where(direction == 0, dice.uniform(1.0, high), dice.uniform(low, 1.0))
+    scale = torch.where(direction == 2, torch.ones_like(scale), scale)
+    new_size = (nominal * scale[:, None]).floor().clamp(min=1).long()
+    new_size = torch.where(active[:, None], new_size, size)
+    image = _resize(image, size, new_size, dice)
+    return _noise(image, active, stage, dice), new_size
+
+
+def degrade(hr: Tensor, settings: Degradation, generator: torch.Generator) -> Tensor:
+    """Make the lr pictures that a bad camera, a resize and a web site would have made of ``hr``.
+
+    Args:
+        hr: (B,3,H,W) in [0,1] on any device; H and W multiples of ``settings.factor``.
+        settings: probabilities and ranges.
+        generator: on the CPU; the only source of chance. The same state gives the same pictures on one device.
+
+    Returns:
+        (B,3,H/factor,W/factor) in [0,1], whole multiples of 1/255.
+
+    Raises:
+        ValueError: H or W is not a multiple of the factor.
+    """
+    batch, _, height, width = hr.shape
+    factor = settings.factor
+    if height % factor or width % factor:
+        raise ValueError(f"hr is {height}x{width}; both must be multiples of {factor}: crop it first")
+    dice = _Dice(batch, generator)
+    everyone = torch.ones(batch, dtype=torch.bool)
+    full = torch.tensor([[height, width]]).expand(batch, 2)
+    final = full // factor
+
+    image, size = _stage(hr, full, full, settings.first, dice)
+    image = _only(everyone, jpeg, image, dice.uniform(*settings.first.jpeg_quality))
+    image, size = _stage(image, size, final, settings.second, dice)
+
+    jpeg_first = dice.coin(0.5)
+    quality = dice.uniform(*settings.second.jpeg_quality)
+    image = _only(jpeg_first, jpeg, image, quality)
+    image = _resize(image, size, final, dice)
+    sinc_size = dice.odd(*settings.final_sinc_sizes)
+    kernels = sinc_kernels(settings.final_sinc_sizes[1], sinc_size, _cutoff(dice, sinc_size))
+    image = _only(dice.coin(settings.final_sinc_probability), filter2d, image, kernels)
+    image = _only(~jpeg_first, jpeg, image, quality)
+    return (image.clamp(0, 1) * 255).round() / 255
+
+
+def sharpen(hr: Tensor, weight: float = 0.5, radius: int = 50, threshold: float = 10.0) -> Tensor:
+    """Unsharp mask of Real-ESRGAN's training targets: (B,3,H,W) in [0,1], kernel side ``radius`` + 1 (odd).
+
+    Only where the difference to the blurred picture exceeds ``threshold`` / 255, with a soft mask.
+    """
+    side = radius + 1 - radius % 2
+    # OpenCV's rule for a Gaussian given by its size alone.
+    sigma = torch.full((hr.shape[0],), 0.3 * ((side - 1) * 0.5 - 1) + 0.8, device=hr.device)
+    ones = torch.ones_like(sigma)
+    kernel = density_kernels(side, ones * side, sigma, sigma, 0 * ones, ones, ones < 0).to(hr)
+    residual = hr - filter2d(hr, kernel)
+    mask = filter2d((residual.abs() * 255 > threshold).to(hr), kernel)
+    sharp = (hr + weight * residual).clamp(0, 1)
+    return mask * sharp + (1 - mask) * hr

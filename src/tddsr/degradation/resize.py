@@ -1,0 +1,58 @@
+"""Resizing a batch in which every sample has its own size and mode, as one matrix product per axis.
+
+Samples of different size share a canvas: a picture fills the canvas' top left, and its last row and column are
+repeated beyond, so that a following filter or JPEG block sees a replicated edge.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MODES = ("area", "bilinear", "bicubic")
+
+
+def _cubic(distance: Tensor) -> Tensor:
+    """Keys' cubic convolution with a = -0.75, as PyTorch and OpenCV have it."""
+    a, d = -0.75, distance.abs()
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = ((d - 5) * d + 8) * d * a - 4 * a
+    return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+
+
+def resize_matrices(size_in: Tensor, size_out: Tensor, mode: Tensor, canvas_in: int, canvas_out: int) -> Tensor:
+    """(B, canvas_out, canvas_in) matrices that resize lines of ``size_in`` to ``size_out`` samples.
+
+    Args:
+        size_in: (B,) whole numbers, at most ``canvas_in``.
+        size_out: (B,) whole numbers, at most ``canvas_out``.
+        mode: (B,) index into ``MODES``; each equals ``torch.nn.functional.interpolate`` of that name.
+        canvas_in: length of the lines that the matrices are applied to.
+        canvas_out: length of the lines that they make; beyond ``size_out`` the last sample is repeated.
+    """
+    device = size_in.device
+    n_in, n_out = size_in.double()[:, None, None], size_out.double()[:, None, None]
+    row = torch.arange(canvas_out, device=device, dtype=torch.float64)[None, :, None]
+    row = torch.minimum(row, n_out - 1)
+    # Two extra columns on either side catch the taps of the cubic outside the picture; they are folded in below.
+    column = torch.arange(-2, canvas_in + 2, device=device, dtype=torch.float64)[None, None]
+    ratio = n_in / n_out
+    centre = (row + 0.5) * ratio - 0.5
+
+    first, last = torch.floor(row * ratio + 1e-9), torch.ceil((row + 1) * ratio - 1e-9)
+    area = ((column >= first) & (column < last)) / (last - first)
+    bilinear = (1 - (centre.clamp(min=0).minimum(n_in - 1) - column).abs()).clamp(min=0)
+    bicubic = _cubic(centre - column)
+    choice = mode[:, None, None]
+    weights = torch.where(choice == 0, area, torch.where(choice == 1, bilinear, bicubic))
+
+    edge = torch.minimum(column.clamp(min=0), n_in - 1).long().expand_as(weights)
+    matrices = torch.zeros(*weights.shape[:2], canvas_in, device=device, dtype=torch.float64)
+    return matrices.scatter_add_(2, edge, weights).float()
+
+
+def resize(image: Tensor, size_in: Tensor, size_out: Tensor, mode: Tensor, canvas: tuple[int, int]) -> Tensor:
+    """Resize each sample of (B,C,H,W) from its ``size_in`` (B,2: height, width) to ``size_out`` on a new canvas."""
+    rows = resize_matrices(size_in[:, 0], size_out[:, 0], mode, image.shape[-2], canvas[0]).to(image)
+    columns = resize_matrices(size_in[:, 1], size_out[:, 1], mode, image.shape[-1], canvas[1]).to(image)
+    return rows[:, None] @ image @ columns[:, None].transpose(-1, -2)

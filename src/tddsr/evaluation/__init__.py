@@ -1,0 +1,1 @@
+"""Scores of finished pictures and the protocol that they are measured by."""

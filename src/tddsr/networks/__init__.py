@@ -1,0 +1,1 @@
+"""Networks: latent spaces, diffusion networks, and the feature networks of losses and scores."""

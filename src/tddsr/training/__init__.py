@@ -1,0 +1,1 @@
+"""Training: data, the loop that every task shares, and the tasks."""

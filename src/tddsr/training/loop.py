@@ -1,0 +1,228 @@
+"""The loop that every training task shares: data, checkpoints, resuming, validation, logs.
+
+Chance comes from (seed, stream, step) alone and the learning rate from the step, so a checkpoint needs only weights,
+optimisers and the step: a run that was killed and started again ends with the same weights as an unbroken one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from tddsr import rng
+from tddsr.checkpoint import save_model
+from tddsr.config import OptimConfig, Recipe
+from tddsr.degradation import Degradation, degrade
+from tddsr.degradation.pipeline import sharpen
+from tddsr.files import whole_or_nothing
+from tddsr.model import Model
+from tddsr.training.data import Patches, batches
+from tddsr.training.validation import Scores, Validator
+
+_DEGRADATION, _STEP = 0, 1
+"""Streams of chance, beside that of the patches."""
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on, with the reason and what is left of it."""
+
+
+class Player:
+    """A network in training, with all that belongs to it: optimiser, gradient scaling and moving average."""
+
+    def __init__(self, network: nn.Module, config: OptimConfig, steps: int, precision: str) -> None:
+        self.network, self.config, self.steps = network, config, steps
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=config.rate, betas=config.betas)
+        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
+        self.scaler = torch.amp.GradScaler(enabled=precision == "float16")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of 0-based ``step``."""
+        rate = self.config.rate
+        if self.config.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return rate * min(1.0, (step + 1) / self.config.warmup) if self.config.warmup else rate
+
+    def update(self, loss: Tensor, step: int) -> Tensor:
+        """One step of Adam on ``loss``; returns the norm of the gradient before clipping."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.average.update_parameters(self.network)
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+class Task(ABC):
+    """What one kind of training does in a step. ``model`` is what it makes; ``players`` are what it trains."""
+
+    model: Model
+    players: dict[str, Player]
+
+    @abstractmethod
+    def update(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Train one step on pictures in [-1,1]; return scalars to log, among them ``loss``."""
+
+    @abstractmethod
+    def samplers(self, model: Model) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+        """Ways (lr, eps) -> hr of using ``model`` that are validated; the first one chooses the best weights."""
+
+    def averaged_model(self) -> Model:
+        """The model with the moving average of its weights."""
+        model = Model(self.model.config)
+        average = self.players["model"].average.module
+        assert isinstance(average, nn.Module)
+        model.network.load_state_dict(average.state_dict())
+        device = next(self.model.parameters()).device
+        return model.place(device).frozen()
+
+
+class Run:
+    """One training run in its folder: ``state.pt``, ``best.safetensors``, ``last.safetensors``, scores, TensorBoard."""
+
+    def __init__(self, recipe: Recipe, task: Task, device: torch.device, console: Console) -> None:
+        self.recipe, self.task, self.device, self.console = recipe, task, device, console
+        self.folder = recipe.out
+        self.state_file = self.folder / "state.pt"
+        self.patches = Patches(recipe.data.train, recipe.data.patch, recipe.data.batch, recipe.seed)
+        self.degradation = Degradation.preset(recipe.data.degradation)
+        self.validator = Validator(recipe.validation, recipe.features, self.degradation, device)
+        self.step = 0
+        self.best = math.inf
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _fingerprint(self) -> str:
+        """What must not change between the parts of a resumed run."""
+        free = {"validation", "out", "features", "checkpoint_every", "log_every", "teacher", "start"}
+        return self.recipe.model_copy(
+            update={"data": self.recipe.data.model_copy(update={"workers": 0, "train": Path()})}
+        ).model_dump_json(exclude=free)
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            "step": self.step,
+            "best": self.best,
+            "recipe": self._fingerprint(),
+            "players": {name: player.state_dict() for name, player in self.task.players.items()},
+        }
+        with whole_or_nothing(self.state_file) as temporary:
+            torch.save(state, temporary)
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, if there is one."""
+        if not self.state_file.is_file():
+            return
+        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        if state["recipe"] != self._fingerprint():
+            old, new = json.loads(state["recipe"]), json.loads(self._fingerprint())
+            changed = ", ".join(key for key in new if old.get(key) != new[key])
+            raise TrainingError(
+                f"{self.folder} holds a run of another recipe (differs in: {changed}); "
+                "choose another folder with out=FOLDER, or delete this one"
+            )
+        self.step, self.best = state["step"], state["best"]
+        for name, player in self.task.players.items():
+            player.load_state_dict(state["players"][name])
+        self.console.print(f"going on from step {self.step} of {self.state_file}")
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    def _pair(self, patches: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Hr and lr in [-1,1]."""
+        hr = patches.to(self.device).float() / 255
+        lr = degrade(hr, self.degradation, rng.generator(self.recipe.seed, _DEGRADATION, step))
+        if self.degradation.sharpen_target:
+            hr = sharpen(hr)
+        return hr * 2 - 1, lr * 2 - 1
+
+    def _train_step(self, patches: Tensor) -> dict[str, float]:
+        hr, lr = self._pair(patches, self.step)
+        values = self.task.update(hr, lr, self.step, rng.generator(self.recipe.seed, _STEP, self.step))
+        logged = {name: float(value.detach()) for name, value in values.items()}
+        if not all(math.isfinite(logged[name]) for name in logged if name != "gradient_norm"):
+            good = f"the last good checkpoint is {self.state_file}" if self.state_file.exists() else "no checkpoint yet"
+            raise TrainingError(f"step {self.step}: the loss is not finite ({logged}); {good}")
+        return logged
+
+    # -- the run ----------------------------------------------------------------------------------------------------
+
+    def validate(self, writer: Any) -> Scores:
+        """Score the averaged weights, keep them if they are the best, and log."""
+        model = self.task.averaged_model()
+        scores = {}
+        for name, sampler in self.task.samplers(model).items():
+            scores[name], grid = self.validator.run(sampler, model.channels)
+            for key, value in scores[name].items():
+                writer.add_scalar(f"validation/{name}/{key}", value, self.step)
+            writer.add_image(f"validation/{name}", grid, self.step)
+            figures = "  ".join(f"{key} {value:.4f}" for key, value in scores[name].items())
+            self.console.print(f"step {self.step}  {name}: {figures}")
+        with (self.folder / "scores.jsonl").open("a") as file:
+            file.write(json.dumps({"step": self.step, **scores}) + "\n")
+        notes = json.dumps({"step": self.step, "scores": scores})
+        save_model(model, self.folder / "last.safetensors", notes=notes)
+        first = next(iter(scores.values()))
+        chosen = next(iter(first.values()))
+        if chosen < self.best:
+            self.best = chosen
+            save_model(model, self.folder / "best.safetensors", notes=notes)
+        return first
+
+    def run(self) -> None:
+        """Train from where the folder is to the recipe's last step."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        recipe = self.recipe
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.resume()
+        writer = SummaryWriter(str(self.folder), purge_step=self.step)
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=self.console, speed_estimate_period=120) as progress:
+            bar = progress.add_task(recipe.task, total=recipe.steps, completed=self.step)
+            for patches in batches(self.patches, self.step, recipe.steps, recipe.data.workers):
+                logged = self._train_step(patches)
+                self.step += 1
+                progress.update(bar, completed=self.step, description=f"{recipe.task} loss {logged['loss']:.4f}")
+                if self.step % recipe.log_every == 0:
+                    for name, value in logged.items():
+                        writer.add_scalar(f"training/{name}", value, self.step)
+                end = self.step == recipe.steps
+                if end or self.step % recipe.validation.every == 0:
+                    self.validate(writer)
+                if end or self.step % recipe.checkpoint_every == 0:
+                    self.save()
+        writer.close()
+        self.console.print(f"done: {self.folder / 'best.safetensors'} (chosen score {self.best:.4f})")

@@ -1,0 +1,78 @@
+"""The teacher: a network that predicts x_0 from x_t at every t (Eq. 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tddsr import diffusion
+from tddsr.checkpoint import load_model
+from tddsr.config import LossConfig, Recipe, RecipeError
+from tddsr.model import Model
+from tddsr.networks.features import LPIPS
+from tddsr.training.loop import Player, Task
+
+
+class PictureLoss:
+    """The terms that compare an estimate of x_0 with the truth: mean squared error and LPIPS of the decoded picture."""
+
+    def __init__(self, config: LossConfig, recipe: Recipe, device: torch.device) -> None:
+        self.config = config
+        self.lpips = LPIPS(config.lpips_network, recipe.features).to(device) if config.lpips else None
+
+    def __call__(self, model: Model, x_0: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """Weighted terms of the latent estimate ``x_0`` against the picture ``hr`` in [-1,1]."""
+        terms = {}
+        if self.config.truth:
+            distance = F.l1_loss if self.config.truth_norm == "l1" else F.mse_loss
+            terms["truth"] = self.config.truth * distance(x_0.float(), model.space.encode(hr))
+        if self.lpips is not None:
+            terms["lpips"] = self.config.lpips * self.lpips(model.space.decode(x_0.float()), hr).mean()
+        return terms
+
+
+class TeacherTask(Task):
+    """Random t, Eq. 1, and the picture loss on the estimate of x_0."""
+
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        assert recipe.model is not None  # the recipe's validator saw to it
+        torch.manual_seed(recipe.seed)
+        model = Model(recipe.model) if recipe.start is None else load_model(recipe.start)
+        if model.config != recipe.model:
+            raise RecipeError(f"{recipe.start} is another model than the recipe's: {model.config}")
+        self.model = model.place(device).train().requires_grad_(True)
+        self.precision = getattr(torch, recipe.precision)
+        self.loss = PictureLoss(recipe.loss, recipe, device)
+        self.players = {"model": Player(self.model.network, recipe.optim, recipe.steps, recipe.precision)}
+
+    def update(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        model, schedule = self.model, self.model.schedule
+        x_0, y = model.space.encode(hr), model.encode_lr(lr)
+        t = torch.randint(1, schedule.steps + 1, (len(hr),), generator=generator)
+        eps = torch.randn(x_0.shape, generator=generator).to(x_0)
+        x_t = diffusion.forward(schedule, x_0, y, t, eps)
+        with torch.autocast(hr.device.type, self.precision, enabled=self.precision != torch.float32):
+            estimate = model.predictor(lr)(diffusion.scale_input(schedule, x_t, t), (t - 1).to(hr.device))
+        terms = self.loss(model, estimate, hr)
+        loss = torch.stack(list(terms.values())).sum()
+        norm = self.players["model"].update(loss, step)
+        return {"loss": loss.detach(), **terms, "gradient_norm": norm}
+
+    def samplers(self, model: Model) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+        """One step first; a teacher whose many steps are worse than its one pulls a student down (docs/training.md)."""
+        steps = model.schedule.steps
+
+        def stochastic(lr: Tensor, eps: Tensor) -> Tensor:
+            def noise(t: int) -> Tensor:
+                return torch.randn(eps.shape, generator=torch.Generator().manual_seed(t)).to(eps)
+
+            return model.sample(lr, eps, steps, noise)
+
+        return {
+            "one_step": model.sample,
+            "deterministic": lambda lr, eps: model.sample(lr, eps, steps),
+            "stochastic": stochastic,
+        }

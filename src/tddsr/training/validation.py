@@ -1,0 +1,60 @@
+"""Scores during training: held-out photos, centre-cropped, degraded with a fixed seed, enlarged with fixed noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tddsr import rng
+from tddsr.config import ValidationConfig
+from tddsr.degradation import Degradation, degrade
+from tddsr.evaluation.metrics import psnr_y, ssim_y, to_8_bit
+from tddsr.networks.features import LPIPS
+from tddsr.training.data import DataError, list_photos, read_photo
+
+Scores = dict[str, float]
+
+_SHOWN = 6
+"""pictures in the grid for TensorBoard"""
+
+
+class Validator:
+    """Holds the pairs and the LPIPS networks; ``run`` scores one way of enlarging."""
+
+    def __init__(
+        self, config: ValidationConfig, features: Path | None, degradation: Degradation, device: torch.device
+    ) -> None:
+        self.device = device
+        self.lpips = {name: LPIPS(name, features).to(device) for name in config.lpips}
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+        for index, path in enumerate(list_photos(config.folder)[: config.count]):
+            photo = read_photo(path)
+            height, width = photo.shape[1:]
+            side = config.crop
+            if min(height, width) < side:
+                raise DataError(f"{path} is {width}x{height}, smaller than validation.crop={side}")
+            top, left = (height - side) // 2, (width - side) // 2
+            hr = photo[None, :, top : top + side, left : left + side].float() / 255
+            self.pairs.append((hr, degrade(hr, degradation, rng.generator(config.seed, index))))
+
+    @torch.no_grad()
+    def run(self, sampler: Callable[[Tensor, Tensor], Tensor], channels: int) -> tuple[Scores, Tensor]:
+        """Mean scores, the choosing LPIPS first, and a (3,H,W) grid in [0,1]: bicubic, result, truth a row."""
+        totals: dict[str, float] = {}
+        rows = []
+        for index, (hr, lr) in enumerate(self.pairs):
+            hr, lr = hr.to(self.device), lr.to(self.device)
+            eps = torch.randn(1, channels, *lr.shape[-2:], generator=rng.generator(index)).to(self.device)
+            picture = to_8_bit(sampler(lr * 2 - 1, eps) / 2 + 0.5)
+            scores = {f"lpips_{name}": lpips(picture * 2 - 1, hr * 2 - 1) for name, lpips in self.lpips.items()}
+            scores |= {"psnr_y": psnr_y(picture, hr), "ssim_y": ssim_y(picture, hr)}
+            for name, value in scores.items():
+                totals[name] = totals.get(name, 0.0) + float(value) / len(self.pairs)
+            if index < _SHOWN:
+                bicubic = F.interpolate(lr, scale_factor=4, mode="bicubic").clamp(0, 1)
+                rows.append(torch.cat([bicubic[0], picture[0], hr[0]], dim=2))
+        return totals, torch.cat(rows, dim=1).cpu()

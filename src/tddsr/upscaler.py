@@ -1,0 +1,314 @@
+"""Pictures in, pictures four times as large out: files, PIL images, arrays and tensors, in tiles, exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tddsr import images, rng
+from tddsr.checkpoint import load_model
+from tddsr.images import Picture, Pixels
+from tddsr.model import Model, Sampler
+from tddsr.tiling import Box, plan, round_up
+
+T = TypeVar("T", str, Path, Image.Image, Pixels, Tensor)
+Tile = Literal["auto"] | int | None
+Progress = Callable[[int, int], None]
+"""Called with (tiles done, tiles in all)."""
+
+_START_NOISE, _STEP_NOISE = 0, 1
+"""Streams of chance: the noise of x_T, and that of the stochastic sampler's steps."""
+
+_BYTES_PER_LR_PIXEL = 3500
+"""Peak memory of one evaluation of the compact network in float32, measured (benchmarks/upscale.py), rounded up."""
+
+_SMALLEST_TILE = 32
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """'auto' is the accelerator if there is one, else the CPU.
+
+    Raises:
+        ValueError: no such device on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device '{name}' cannot be used here; try auto or cpu") from error
+    return device
+
+
+def output_path(path: Path, scale: float) -> Path:
+    """Where the enlargement of ``path`` is written by default: beside it, ``photo_x4.jpg``; .png for rare kinds."""
+    suffix = path.suffix if path.suffix.lower() in images.WRITABLE else ".png"
+    return path.with_name(f"{path.stem}_x{scale:g}{suffix}")
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    message = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in message or "can't allocate memory" in message
+
+
+def _resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Lanczos, each channel on its own where PIL has no such colour picture. ``size`` is (width, height)."""
+    if pixels.dtype == np.uint8:
+        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+    planes = pixels.reshape(*pixels.shape[:2], -1)
+    resized = [
+        np.asarray(Image.fromarray(planes[..., i].astype(np.float32)).resize(size, Image.Resampling.LANCZOS))
+        for i in range(planes.shape[-1])
+    ]
+    result = np.stack(resized, axis=-1).reshape(size[1], size[0], *pixels.shape[2:])
+    if np.issubdtype(pixels.dtype, np.integer):
+        result = result.round().clip(0, np.iinfo(pixels.dtype).max)
+    else:
+        result = result.clip(0, 1)
+    return result.astype(pixels.dtype)
+
+
+class Upscaler:
+    """Enlarges pictures with one model on one device.
+
+    The same picture, model and seed give the same pixels whatever the tile size.
+    """
+
+    def __init__(self, model: Model, tile: Tile = "auto") -> None:
+        if isinstance(tile, int) and tile < 1:
+            raise ValueError(f"tile is {tile}; use a number of lr pixels, 'auto', or None for the whole picture")
+        self.model = model
+        self.tile = tile
+        self.weight = next(model.parameters())
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path = "compact",
+        *,
+        device: str = "auto",
+        dtype: torch.dtype = torch.float32,
+        tile: Tile = "auto",
+    ) -> Upscaler:
+        """Load a model by name or from a file.
+
+        Args:
+            model: a name (``compact`` comes with the package) or a file of ``tddsr train``.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+            dtype: of the network; half precision is for accelerators, a CPU is slow in it.
+            tile: largest side of a tile in lr pixels; ``auto`` fits it to memory; None for the whole picture at once.
+
+        Raises:
+            CheckpointError: no such model, or the file cannot be used.
+            ValueError: no such device, or an impossible tile.
+        """
+        return cls(load_model(model, pick_device(device), dtype), tile)
+
+    def __call__(
+        self,
+        picture: T,
+        *,
+        scale: float = 4,
+        seed: int = 0,
+        steps: int | None = None,
+        sampler: Sampler = "deterministic",
+        output: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> T:
+        """Enlarge a picture and return the same kind of thing.
+
+        Args:
+            picture: a path (the result is written, and its path returned); a PIL image; an array (H,W), (H,W,1),
+                (H,W,3) or (H,W,4), uint8, uint16 or floating point in [0,1]; a tensor (C,H,W) or (B,C,H,W) with 1, 3
+                or 4 channels, uint8 or floating point in [0,1]. The fourth channel is transparency.
+            scale: 1 to 8; other than 4 by one final resize.
+            seed: whole number >= 0 that chooses the noise.
+            steps: evaluations of the network; None is the model's own number, 1 for a student.
+            sampler: with many steps, Eq. 5 (``deterministic``) or Eq. 2 (``stochastic``).
+            output: for a path, where to write; by default beside it, ``photo_x4.jpg``.
+            progress: called with (tiles done, tiles in all).
+
+        Raises:
+            ImageError: the file cannot be read or written.
+            ValueError: an option out of range, or an array or tensor of another shape or type.
+        """
+        steps = self._check(scale, seed, steps)
+
+        def enlarge(rgb: Pixels) -> Pixels:
+            return self._enlarge(rgb, scale, seed, steps, sampler, progress)
+
+        if isinstance(picture, str | Path):
+            source = Path(picture)
+            target = output_path(source, scale) if output is None else Path(output)
+            images.check_writable(target)
+            read = images.read(source)
+            images.check_writable(target, self._target_size(read.size, scale), read.alpha is not None)
+            images.write(target, self._enlarge_picture(read, enlarge))
+            written: Any = str(target) if isinstance(picture, str) else target
+            return cast("T", written)
+        if output is not None:
+            raise ValueError("output is only for a path; save the returned picture yourself")
+        if isinstance(picture, Image.Image):
+            return images.to_pil(self._enlarge_picture(images.from_pil(picture), enlarge))
+        if isinstance(picture, Tensor):
+            return _like_tensor(picture, enlarge)
+        if isinstance(picture, np.ndarray):
+            return _like_array(picture, enlarge)
+        raise ValueError(f"cannot enlarge a {type(picture).__name__}; give a path, PIL image, array or tensor")
+
+    def _check(self, scale: float, seed: int, steps: int | None) -> int:
+        if not 1 <= scale <= 8:
+            raise ValueError(f"scale is {scale}; it must be 1 to 8")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}; it must be 0 or more")
+        steps = self.model.default_steps if steps is None else steps
+        self.model.check_steps(steps)
+        return steps
+
+    @staticmethod
+    def _target_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+        return round(size[0] * scale), round(size[1] * scale)
+
+    @staticmethod
+    def _enlarge_picture(picture: Picture, enlarge: Callable[[Pixels], Pixels]) -> Picture:
+        rgb = enlarge(picture.rgb)
+        alpha = None if picture.alpha is None else _resize(picture.alpha, (rgb.shape[1], rgb.shape[0]))
+        return Picture(rgb, alpha, picture.grey, picture.icc, picture.exif)
+
+    # -- tiles ------------------------------------------------------------------------------------------------------
+
+    def _auto_tile(self, height: int, width: int, halo: int) -> int | None:
+        """None where the whole picture fits, else the side of a tile that does."""
+        device = self.weight.device
+        budget = 2**30 if device.type != "cuda" else int(torch.cuda.mem_get_info(device)[0] * 0.8)
+        pixels = budget // _BYTES_PER_LR_PIXEL
+        if height * width <= pixels:
+            return None
+        return max(math.isqrt(pixels) - 2 * halo, _SMALLEST_TILE)
+
+    def _enlarge(
+        self, rgb: Pixels, scale: float, seed: int, steps: int, sampler: Sampler, progress: Progress | None
+    ) -> Pixels:
+        """(H,W,3) -> (scale H, scale W, 3) of the same type. Source and canvas stay in main memory."""
+        height, width = rgb.shape[:2]
+        halo = self.model.halo(steps)
+        tile = self._auto_tile(height, width, halo) if self.tile == "auto" else self.tile
+        while True:
+            try:
+                canvas = self._run_tiles(rgb, tile, seed, steps, sampler, progress)
+                break
+            except RuntimeError as error:
+                smaller = (max(height, width) if tile is None else tile) // 2
+                if not _out_of_memory(error) or smaller < _SMALLEST_TILE:
+                    raise
+                tile = smaller
+            if self.weight.device.type == "cuda":
+                torch.cuda.empty_cache()
+        target = self._target_size((width, height), scale)
+        return canvas if target == (canvas.shape[1], canvas.shape[0]) else _resize(canvas, target)
+
+    def _run_tiles(
+        self, rgb: Pixels, tile: int | None, seed: int, steps: int, sampler: Sampler, progress: Progress | None
+    ) -> Pixels:
+        model, factor = self.model, self.model.scale
+        height, width = rgb.shape[:2]
+        canvas = np.empty((factor * height, factor * width, 3), rgb.dtype)
+        padded = round_up(height, model.multiple), round_up(width, model.multiple)
+        tiles = plan(*padded, tile, model.halo(steps), model.multiple)
+        for done, (core, source) in enumerate(tiles):
+            hr = self._run_tile(_read(rgb, source), source, seed, steps, sampler)
+            top, left = core.top - source.top, core.left - source.left
+            # The last tiles reach into the padding; the canvas does not.
+            bottom, right = min(core.bottom, height), min(core.right, width)
+            part = hr[
+                :,
+                factor * top : factor * (top + bottom - core.top),
+                factor * left : factor * (left + right - core.left),
+            ]
+            place = canvas[factor * core.top : factor * bottom, factor * core.left : factor * right]
+            place[...] = _to_pixels(part, rgb.dtype)
+            if progress is not None:
+                progress(done + 1, len(tiles))
+        return canvas
+
+    @torch.inference_mode()
+    def _run_tile(self, pixels: Tensor, box: Box, seed: int, steps: int, sampler: Sampler) -> Tensor:
+        """(3,h,w) in [0,1] -> (3,4h,4w) about [0,1], on the device."""
+
+        def noise(*keys: int) -> Tensor:
+            field = rng.noise_at((seed, *keys), self.model.channels, box.top, box.left, box.height, box.width)
+            return field[None].to(self.weight)
+
+        lr = (pixels[None].to(self.weight) * 2 - 1).contiguous(memory_format=torch.channels_last)
+        step_noise = (lambda t: noise(_STEP_NOISE, t)) if sampler == "stochastic" else None
+        hr = self.model.sample(lr, noise(_START_NOISE), steps, step_noise)
+        return hr[0] / 2 + 0.5
+
+
+def _largest(dtype: np.dtype[Any]) -> float:
+    return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
+
+
+def _read(rgb: Pixels, box: Box) -> Tensor:
+    """The (3,h,w) float tensor in [0,1] of a box, which may reach beyond the picture: the edge is repeated there."""
+    height, width = rgb.shape[:2]
+    part = rgb[box.top : box.bottom, box.left : box.right].astype(np.float32) / _largest(rgb.dtype)
+    padding = ((0, max(box.bottom - height, 0)), (0, max(box.right - width, 0)), (0, 0))
+    if any(after for _, after in padding):
+        part = np.pad(part, padding, mode="edge")
+    return torch.from_numpy(part).permute(2, 0, 1)
+
+
+def _to_pixels(hr: Tensor, dtype: np.dtype[Any]) -> Pixels:
+    """(3,h,w) about [0,1] -> (h,w,3) of ``dtype``."""
+    values = hr.float().clamp(0, 1).permute(1, 2, 0)
+    if np.issubdtype(dtype, np.integer):
+        values = (values * _largest(dtype)).round()
+    return values.cpu().numpy().astype(dtype)
+
+
+def _like_array(array: Pixels, enlarge: Callable[[Pixels], Pixels]) -> Pixels:
+    """Enlarge an array of any layout that ``Upscaler`` takes, and return the same layout and type."""
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
+        raise ValueError(f"an array must be (H,W), (H,W,1), (H,W,3) or (H,W,4), not {array.shape}")
+    if array.dtype not in (np.uint8, np.uint16) and not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"an array must be uint8, uint16 or floating point in [0,1], not {array.dtype}")
+    if np.issubdtype(array.dtype, np.floating) and (array.min() < 0 or array.max() > 1):
+        raise ValueError(f"a floating-point array must be in [0,1], not [{array.min():g}, {array.max():g}]")
+    if channels == 1:
+        rgb = enlarge(np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2))
+        grey = _to_dtype(rgb @ np.array([0.299, 0.587, 0.114]), array.dtype)
+        return grey if array.ndim == 2 else grey[..., None]
+    rgb = enlarge(array[..., :3])
+    if channels == 3:
+        return rgb
+    alpha = _resize(np.ascontiguousarray(array[..., 3]), (rgb.shape[1], rgb.shape[0]))
+    return np.concatenate([rgb, alpha[..., None]], axis=2)
+
+
+def _to_dtype(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
+    return (values.round() if np.issubdtype(dtype, np.integer) else values).astype(dtype)
+
+
+def _like_tensor(tensor: Tensor, enlarge: Callable[[Pixels], Pixels]) -> Tensor:
+    """Enlarge (C,H,W) or (B,C,H,W); the result has the same type and device."""
+    if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 3, 4):
+        raise ValueError(f"a tensor must be (C,H,W) or (B,C,H,W) with 1, 3 or 4 channels, not {tuple(tensor.shape)}")
+    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
+        raise ValueError(f"a tensor must be uint8 or floating point in [0,1], not {tensor.dtype}")
+    source = tensor.detach().cpu()
+    source = source if source.dtype in (torch.uint8, torch.float64) else source.float()
+    batch = source.reshape(-1, *source.shape[-3:]).permute(0, 2, 3, 1).numpy()
+    enlarged = torch.from_numpy(np.stack([_like_array(picture, enlarge) for picture in batch])).permute(0, 3, 1, 2)
+    return enlarged.reshape(*tensor.shape[:-2], *enlarged.shape[-2:]).to(tensor.device, tensor.dtype)

@@ -1,0 +1,89 @@
+import pytest
+import torch
+from conftest import small_model
+from pydantic import ValidationError
+
+from tddsr.config import load_recipe
+from tddsr.model import Model, ModelConfig, multiply_adds_per_lr_pixel
+from tddsr.networks.compact import CompactConfig, SpaceToDepth, bicubic_x4
+
+
+def test_space_to_depth_is_inverted_exactly_and_keeps_blocks_together():
+    image = torch.rand(2, 3, 16, 24)
+    space = SpaceToDepth()
+    latent = space.encode(image)
+    assert latent.shape == (2, 48, 4, 6)
+    assert torch.equal(space.decode(latent), image)
+    assert set(latent[0, :, 1, 2].tolist()) == set(image[0, :, 4:8, 8:12].flatten().tolist())
+
+
+def test_an_untrained_network_is_the_bicubic_enlargement():
+    model = Model(ModelConfig(role="student"))
+    lr = torch.rand(1, 3, 16, 20) * 2 - 1
+    hr = model.sample(lr, torch.randn(1, 48, 16, 20))
+    torch.testing.assert_close(hr, bicubic_x4(lr))
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_nothing_beyond_the_halo_matters(shipped):
+    """The receptive field, by gradients: at every offset to the grid of the coarsest level, it ends within the halo."""
+    if shipped:
+        recipe = load_recipe("compact-teacher")
+        assert recipe.model is not None
+        model = Model(recipe.model)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.copy_(torch.full_like(weight, 0.5 / weight[0].numel()))  # no path is zero, none cancels another
+    else:
+        model = small_model()
+    halo, multiple = model.halo(1), model.multiple
+    side = 2 * (halo + multiple) + multiple
+    side += -side % multiple
+    centre = side // 2 // multiple * multiple
+    for offset in range(multiple):
+        lr = torch.zeros(1, 3, side, side, requires_grad=True)
+        eps = torch.zeros(1, 48, side, side, requires_grad=True)
+        hr = model.sample(lr, eps)
+        at = 4 * (centre + offset)
+        hr[..., at : at + 4, at : at + 4].sum().backward()
+        for source in (lr, eps):
+            assert source.grad is not None
+            rows = source.grad.abs().sum(dim=(0, 1, 3)).nonzero().flatten() - (centre + offset)
+            assert rows.min() >= -halo
+            assert rows.max() <= halo
+
+
+def test_the_shipped_size_keeps_its_limit():
+    recipe = load_recipe("compact-teacher")
+    assert recipe.model is not None
+    assert multiply_adds_per_lr_pixel(Model(recipe.model)) <= 0.6e6
+
+
+def test_more_steps_need_a_wider_halo(teacher):
+    assert teacher.halo(4) - teacher.halo(3) == teacher.halo(2) - teacher.halo(1) == teacher.network.halo
+
+
+def test_sizes_that_do_not_fit_are_refused(student):
+    with pytest.raises(ValueError, match="15x16"):
+        student.sample(torch.zeros(1, 3, 15, 16), torch.zeros(1, 48, 15, 16))
+
+
+def test_block_counts_must_match_the_levels():
+    with pytest.raises(ValidationError, match="decoder_blocks"):
+        CompactConfig(widths=(8, 8), encoder_blocks=(1,), decoder_blocks=(1, 1))
+
+
+def test_a_student_takes_one_step_only(student, teacher):
+    with pytest.raises(ValueError, match="teacher"):
+        student.check_steps(2)
+    with pytest.raises(ValueError, match="1 to 4"):
+        teacher.check_steps(5)
+
+
+def test_the_noise_and_the_step_matter(teacher):
+    lr = torch.rand(1, 3, 8, 8)
+    a, b = (torch.randn(1, 48, 8, 8, generator=torch.Generator().manual_seed(i)) for i in range(2))
+    one = teacher.sample(lr, a)
+    assert not torch.allclose(one, teacher.sample(lr, b))
+    assert not torch.allclose(one, teacher.sample(lr, a, steps=2))
+    assert torch.equal(one, teacher.sample(lr, a))

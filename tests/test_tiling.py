@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from tddsr.tiling import plan
+
+
+@pytest.mark.parametrize("tile", [None, 1, 16, 30, 64, 1000])
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (64, 100), (132, 68)])
+def test_tiles_cover_the_picture_once_and_read_their_halo(height, width, tile):
+    halo, multiple = 10, 4
+    count = np.zeros((height, width), int)
+    for core, source in plan(height, width, tile, halo, multiple):
+        count[core.top : core.bottom, core.left : core.right] += 1
+        assert all(side % multiple == 0 for side in (*core, *source))
+        if tile is not None:
+            assert max(core.height, core.width) <= max(tile + multiple - 1, multiple)
+        assert source.top <= max(core.top - halo, 0)
+        assert source.left <= max(core.left - halo, 0)
+        assert min(core.bottom + halo, height) <= source.bottom <= height
+        assert min(core.right + halo, width) <= source.right <= width
+    assert (count == 1).all()
+
+
+def test_tiles_are_of_nearly_equal_size():
+    widths = {core.width for core, _ in plan(100, 260, 200, 8, 4)}
+    assert widths == {132, 128}
+
+
+def test_sizes_must_be_multiples():
+    with pytest.raises(ValueError, match="13x16"):
+        plan(13, 16, 8, 2, 4)
