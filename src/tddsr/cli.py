@@ -6,7 +6,7 @@ import json
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -172,7 +172,55 @@ def train(
         _fail(f"stopped; the same command goes on from {settings.out / 'state.pt'}", code=130)
 
 
-def _fail(message: str, code: int) -> None:
+@app.command(name="eval")
+def evaluate(
+    methods: Annotated[
+        list[str], typer.Argument(metavar="METHOD...", help="bicubic, MODEL, MODEL@STEPS or MODEL@STEPS:stochastic")
+    ],
+    hr: Annotated[Path, typer.Option(help="folder of true pictures")],
+    lr: Annotated[Path | None, typer.Option(help="folder of their lr pictures; without it, hr is degraded")] = None,
+    preset: Annotated[PresetName, typer.Option(help="of the degradation")] = PresetName.resshift,
+    seed: Annotated[int, typer.Option(min=0, help="of the degradation")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="noise seeds to average over")] = 3,
+    limit: Annotated[int | None, typer.Option(min=1, help="at most so many pictures")] = None,
+    features: Annotated[Path | None, typer.Option(help="folder of the LPIPS networks' weights")] = None,
+    device: DeviceOption = "auto",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON with the scores of every picture")] = None,
+) -> None:
+    """Score methods against true pictures; prints a Markdown table and the protocol."""
+    from rich.console import Console
+    from rich.progress import track
+
+    try:
+        from tddsr.evaluation import protocol
+        from tddsr.upscaler import pick_device
+    except ModuleNotFoundError as error:
+        _fail(f"scoring needs the package {error.name}: pip install 'tddsr[train]'", code=1)
+    try:
+        chosen = {spec: protocol.method(spec, device) for spec in methods}
+        pairs = list(protocol.load_pairs(hr, lr, preset.value, seed, limit))
+        scorers = protocol.metrics(features, pick_device(device))
+    except (ValueError, FileNotFoundError) as error:
+        _fail(str(error), code=1)
+    rows = list(
+        track(
+            protocol.evaluate(chosen, pairs, scorers, seeds),
+            total=len(pairs) * len(chosen), console=Console(stderr=True), transient=True,
+        )
+    )  # fmt: skip
+    table = protocol.means(rows)
+    typer.echo("| method | " + " | ".join(scorers) + " |\n" + "| --- " * (len(scorers) + 1) + "|")
+    for name, scores in table.items():
+        typer.echo(f"| {name} | " + " | ".join(f"{value:.4f}" for value in scores.values()) + " |")
+    source = f"{hr.name} with {lr.name}" if lr else f"{hr.name} degraded by {preset.value}, seed {seed}"
+    statement = protocol.statement(len(pairs), source, seeds)
+    typer.echo(f"\n{statement}")
+    if output is not None:
+        lines = [{"method": row.method, "picture": row.picture, **row.scores} for row in rows]
+        output.write_text(json.dumps({"protocol": statement, "means": table, "pictures": lines}, indent=1))
+
+
+def _fail(message: str, code: int) -> NoReturn:
     typer.echo(message, err=True)
     sys.exit(code)
 

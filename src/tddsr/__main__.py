@@ -1,0 +1,5 @@
+"""``python -m tddsr`` is the command ``tddsr``."""
+
+from tddsr.cli import main
+
+main()

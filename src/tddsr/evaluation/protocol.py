@@ -1,0 +1,151 @@
+"""Scoring methods on pairs of pictures, everything that moves a score stated: pairs, seeds, tile, versions."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tddsr import __version__, images, rng
+from tddsr.degradation import Degradation, degrade
+from tddsr.evaluation.metrics import psnr_y, ssim_y, to_8_bit
+from tddsr.images import Pixels
+from tddsr.networks.compact import bicubic_x4
+from tddsr.networks.features import LPIPS
+from tddsr.training.data import DataError, list_photos
+from tddsr.upscaler import Upscaler
+
+Enlarge = Callable[[Pixels, int], Pixels]
+"""(lr (h,w,3) uint8, noise seed) -> hr (4h,4w,3) uint8."""
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+"""((B,3,H,W), (B,3,H,W)), both in [0,1] -> (B,)."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An lr picture and its truth, both (H,W,3) uint8."""
+
+    name: str
+    lr: Pixels
+    hr: Pixels
+
+
+@dataclass(frozen=True)
+class Row:
+    """Scores of one method on one picture, the mean over the noise seeds."""
+
+    method: str
+    picture: str
+    scores: dict[str, float]
+
+
+def _tensor(pixels: Pixels) -> Tensor:
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
+
+
+def _pixels(image: Tensor) -> Pixels:
+    pixels: Pixels = (to_8_bit(image)[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    return pixels
+
+
+def _degraded(hr: Pixels, preset: Literal["resshift", "realesrgan"], keys: tuple[int, ...]) -> Pixels:
+    lr = degrade(_tensor(hr), Degradation.preset(preset), rng.generator(*keys))
+    return _pixels(lr)
+
+
+def load_pairs(
+    hr: Path, lr: Path | None, preset: Literal["resshift", "realesrgan"], seed: int, limit: int | None = None
+) -> Iterator[Pair]:
+    """Pairs of ``hr`` with the pictures of the same name in ``lr``, or with its own pictures degraded.
+
+    Raises:
+        DataError: a folder is empty, a picture has no partner, or the sizes do not fit.
+    """
+    for index, path in enumerate(list_photos(hr)[:limit]):
+        truth = images.read(path).rgb
+        if lr is None:
+            height, width = (side - side % 4 for side in truth.shape[:2])
+            truth = truth[:height, :width]
+            small = _degraded(truth, preset, (seed, index))
+        else:
+            partners = sorted(lr.glob(f"{path.stem}.*"))
+            if not partners:
+                raise DataError(f"{lr} has no picture named {path.stem}, the partner of {path}")
+            small = images.read(partners[0]).rgb
+            if truth.shape[0] != 4 * small.shape[0] or truth.shape[1] != 4 * small.shape[1]:
+                raise DataError(f"{partners[0]} is not a quarter of the size of {path}")
+        yield Pair(path.stem, small, truth)
+
+
+def bicubic(lr: Pixels, _seed: int) -> Pixels:
+    """PyTorch's bicubic enlargement (a = -0.75), which the networks start from."""
+    return _pixels(bicubic_x4(_tensor(lr)))
+
+
+def method(spec: str, device: str = "auto") -> Enlarge:
+    """Find the method that ``spec`` names: ``bicubic``, or MODEL, MODEL@STEPS, MODEL@STEPS:stochastic."""
+    if spec == "bicubic":
+        return bicubic
+    name, _, how = spec.partition("@")
+    steps, _, sampler = how.partition(":")
+    if (steps and not steps.isdigit()) or sampler not in ("", "deterministic", "stochastic"):
+        raise ValueError(f"'{spec}' is not MODEL, MODEL@STEPS or MODEL@STEPS:stochastic")
+    upscaler = Upscaler.load(name, device=device)
+    count = int(steps) if steps else None
+    if count is not None:
+        upscaler.model.check_steps(count)
+    stochastic = sampler == "stochastic"
+    return lambda lr, seed: upscaler(
+        lr, seed=seed, steps=count, sampler="stochastic" if stochastic else "deterministic"
+    )
+
+
+def metrics(features: Path | None, device: torch.device) -> dict[str, Metric]:
+    """The scores, best known first; LPIPS needs its networks' weights (``networks.features``)."""
+    alex, vgg = (LPIPS(name, features).to(device) for name in ("alexnet", "vgg16"))
+
+    def perceptual(network: LPIPS) -> Metric:
+        return lambda image, truth: network(image.to(device) * 2 - 1, truth.to(device) * 2 - 1)
+
+    return {"PSNR-Y": psnr_y, "SSIM-Y": ssim_y, "LPIPS-Alex": perceptual(alex), "LPIPS-VGG": perceptual(vgg)}
+
+
+def evaluate(
+    methods: dict[str, Enlarge], pairs: Sequence[Pair], scorers: dict[str, Metric], seeds: int
+) -> Iterator[Row]:
+    """Score every method on every pair; a method that ignores the noise costs ``seeds`` times as much as it need."""
+    for pair in pairs:
+        truth = _tensor(pair.hr)
+        for name, enlarge in methods.items():
+            pictures = [_tensor(enlarge(pair.lr, seed)) for seed in range(seeds if name != "bicubic" else 1)]
+            with torch.inference_mode():
+                scores = {key: mean(float(score(p, truth)) for p in pictures) for key, score in scorers.items()}
+            yield Row(name, pair.name, scores)
+
+
+def means(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Mean over the pictures: method -> score -> value."""
+    by_method: dict[str, list[Row]] = {}
+    for row in rows:
+        by_method.setdefault(row.method, []).append(row)
+    return {
+        name: {key: mean(row.scores[key] for row in group) for key in group[0].scores}
+        for name, group in by_method.items()
+    }
+
+
+def statement(pictures: int, source: str, seeds: int) -> str:
+    """The protocol, in one line."""
+    return (
+        f"{pictures} pairs ({source}), x4, whole pictures, 8-bit outputs, no border cropped, Y of BT.601 studio range, "
+        f"LPIPS v0.1, mean over {seeds} noise seed{'s' * (seeds > 1)}; "
+        f"tddsr {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
+    )

@@ -1,0 +1,61 @@
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tddsr.checkpoint import CheckpointError, load_model, save_model
+
+
+def test_models_survive_a_round_trip(teacher, tmp_path):
+    save_model(teacher, tmp_path / "a.safetensors")
+    again = load_model(tmp_path / "a.safetensors")
+    assert again.config == teacher.config
+    lr, eps = torch.rand(1, 3, 8, 8), torch.randn(1, 48, 8, 8)
+    assert torch.equal(again.sample(lr, eps, steps=2), teacher.sample(lr, eps, steps=2))
+
+
+def test_half_precision_files_load_as_float32(student, tmp_path):
+    save_model(student, tmp_path / "a.safetensors", torch.float16)
+    again = load_model(tmp_path / "a.safetensors")
+    assert next(again.parameters()).dtype == torch.float32
+    lr, eps = torch.rand(1, 3, 8, 8), torch.randn(1, 48, 8, 8)
+    torch.testing.assert_close(again.sample(lr, eps), student.sample(lr, eps), atol=1e-2, rtol=1e-2)
+
+
+def test_unknown_names_say_which_are_known():
+    with pytest.raises(CheckpointError, match="compact"):
+        load_model("no-such-model")
+
+
+class Evil:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was run",))
+
+
+def test_files_that_are_not_models_are_refused_and_never_run(student, tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_model(student, path)
+    weights = load_file(path)
+    for content in (b"", b"text", pickle.dumps(Evil()), path.read_bytes()[:1000]):
+        bad = tmp_path / "bad.safetensors"
+        bad.write_bytes(content)
+        with pytest.raises(CheckpointError, match="not a readable"):
+            load_model(bad)
+    save_file(weights, tmp_path / "foreign.safetensors")
+    with pytest.raises(CheckpointError, match="not written by tddsr"):
+        load_model(tmp_path / "foreign.safetensors")
+
+
+def test_weights_that_do_not_fit_are_refused(student, tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_model(student, path)
+    weights = load_file(path)
+    header = {"format": "tddsr-model-1", "config": student.config.model_dump_json()}
+    del weights["stem_lr.weight"]
+    save_file(weights, path, metadata=header)
+    with pytest.raises(CheckpointError, match=r"stem_lr\.weight"):
+        load_model(path)
+    save_file(weights, path, metadata={**header, "config": '{"role": "student", "colour": 1}'})
+    with pytest.raises(CheckpointError, match="colour"):
+        load_model(path)

@@ -1,0 +1,209 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import photo
+from PIL import Image
+from test_images import png_with_size, truncated_jpeg
+from typer.testing import CliRunner, Result
+
+from tddsr import __version__
+from tddsr.checkpoint import save_model
+from tddsr.cli import app
+from tddsr.config import recipe_names
+
+
+@pytest.fixture
+def model(student, tmp_path: Path) -> Path:
+    path = tmp_path / "model.safetensors"
+    save_model(student, path)
+    return path
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def picture(path: Path, height: int = 20, width: int = 24) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(photo(height, width)).save(path)
+    return path
+
+
+def test_a_picture_is_written_beside_its_source_and_said_in_one_line(tmp_path, model):
+    source = picture(tmp_path / "photo.jpg")
+    result = call("upscale", source, "--model", model)
+    assert result.exit_code == 0
+    assert result.stdout == f"{source} -> {tmp_path / 'photo_x4.jpg'}\n"
+    assert Image.open(tmp_path / "photo_x4.jpg").size == (96, 80)
+
+
+def test_what_exists_is_skipped_unless_told_otherwise(tmp_path, model):
+    source = picture(tmp_path / "a.png")
+    call("upscale", source, "--model", model)
+    first = (tmp_path / "a_x4.png").stat().st_mtime_ns
+    skipped = call("upscale", source, "--model", model)
+    assert skipped.exit_code == 0
+    assert "skipped" in skipped.stdout
+    assert (tmp_path / "a_x4.png").stat().st_mtime_ns == first
+    call("upscale", source, "--model", model, "--overwrite")
+    assert (tmp_path / "a_x4.png").stat().st_mtime_ns > first
+
+
+def test_a_folder_is_mirrored(tmp_path, model):
+    names = ["a.png", "b/c.jpg", "b/d/e.webp", "f.bmp"]
+    for name in names:
+        picture(tmp_path / "in" / name)
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    result = call("upscale", tmp_path / "in", "-o", tmp_path / "out", "--model", model, "--scale", "2")
+    assert result.exit_code == 0
+    written = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*"))
+    assert written == ["a.png", "b/c.jpg", "b/d/e.webp", "f.png"]
+    assert Image.open(tmp_path / "out" / "a.png").size == (48, 40)
+
+
+def test_an_output_folder_inside_the_input_is_not_read_again(tmp_path, model):
+    picture(tmp_path / "in" / "a.png")
+    for _ in range(2):
+        result = call("upscale", tmp_path / "in", "-o", tmp_path / "in" / "large", "--model", model)
+        assert result.exit_code == 0
+    assert [p.name for p in (tmp_path / "in" / "large").rglob("*")] == ["a.png"]
+
+
+def test_a_folder_without_output_gets_a_folder_beside_it(tmp_path, model):
+    picture(tmp_path / "in" / "a.png")
+    assert call("upscale", tmp_path / "in", "--model", model).exit_code == 0
+    assert (tmp_path / "in_x4" / "a.png").exists()
+
+
+def test_json_lines(tmp_path, model):
+    source = picture(tmp_path / "a.png")
+    result = call("upscale", source, tmp_path / "none.png", "--model", model, "--json")
+    assert result.exit_code == 1
+    done, failed = map(json.loads, result.stdout.splitlines())
+    assert done["status"] == "done"
+    assert done["output"] == str(tmp_path / "a_x4.png")
+    assert done["seconds"] > 0
+    assert failed["status"] == "failed"
+    assert "none.png" in failed["message"]
+
+
+def bad_files(folder: Path) -> list[Path]:
+    contents = {
+        "text.png": b"just text",
+        "empty.jpg": b"",
+        "cut.jpg": truncated_jpeg(),
+        "none.png": png_with_size(0, 10),
+        "huge.png": png_with_size(100_000, 100_000),
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return [folder / "missing.png", *(folder / name for name in contents)]
+
+
+def test_a_bad_file_is_one_line_and_the_others_go_on(tmp_path, model):
+    bad = bad_files(tmp_path)
+    good = [picture(tmp_path / "first.png"), picture(tmp_path / "last.png")]
+    result = call("upscale", good[0], *bad, good[1], "--model", model)
+    assert result.exit_code == 1
+    assert len(result.stdout.splitlines()) == 2
+    errors = result.stderr.splitlines()
+    assert len(errors) == len(bad)
+    for path, line in zip(bad, errors, strict=True):
+        assert str(path) in line
+    assert (tmp_path / "first_x4.png").exists()
+    assert (tmp_path / "last_x4.png").exists()
+    assert not (tmp_path / "text_x4.png").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, model):
+    source = picture(tmp_path / "a.png")
+    (tmp_path / "file").write_text("in the way")
+    result = call("upscale", source, "-o", tmp_path / "file" / "a.png", "--model", model)
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "cannot be written" in result.stderr
+
+
+def test_an_empty_folder_is_one_line(tmp_path, model):
+    (tmp_path / "empty").mkdir()
+    result = call("upscale", tmp_path / "empty", "--model", model)
+    assert result.exit_code == 1
+    assert "no pictures" in result.stderr
+
+
+def test_two_pictures_never_write_one_file(tmp_path, model):
+    a, b = picture(tmp_path / "a.bmp"), picture(tmp_path / "a.gif")
+    result = call("upscale", a, b, "-o", tmp_path / "out", "--model", model)
+    assert result.exit_code == 1
+    assert str(a) in result.stderr
+    assert str(b) in result.stderr
+    assert (tmp_path / "out" / "a.png").exists()
+
+
+@pytest.mark.parametrize("options", [
+    ["--scale", "9"], ["--scale", "x"], ["--seed", "-1"], ["--tile", "big"], ["--tile", "0"], ["--steps", "2"],
+    ["--device", "gpu"], ["--no-such-option"], ["--model", "no-such-model"], ["--sampler", "odd"],
+])  # fmt: skip
+def test_a_wrong_option_is_exit_code_2(tmp_path, model, options):
+    source = picture(tmp_path / "a.png")
+    model_option = [] if "--model" in options else ["--model", model]
+    result = call("upscale", source, *model_option, *options)
+    assert result.exit_code == 2
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "a_x4.png").exists()
+
+
+def test_the_seed_and_the_tile_are_passed_on(tmp_path, model):
+    source = picture(tmp_path / "a.png", 60, 60)
+
+    def pixels(*options: str) -> np.ndarray:
+        call("upscale", source, "--model", model, "--overwrite", *options)
+        return np.asarray(Image.open(tmp_path / "a_x4.png")).astype(int)
+
+    plain = pixels()
+    assert np.abs(pixels("--tile", "16") - plain).max() <= 1
+    assert np.array_equal(pixels("--seed", "0"), plain)
+    assert not np.array_equal(pixels("--seed", "1"), plain)
+
+
+def test_pairs_are_reproducible(tmp_path):
+    for name in ("a.png", "b.jpg"):
+        picture(tmp_path / "in" / name, 41, 50)
+    for out, seed in (("one", 3), ("two", 3), ("other", 4)):
+        assert call("degrade", tmp_path / "in", "-o", tmp_path / out, "--seed", seed).exit_code == 0
+    names = sorted(str(p.relative_to(tmp_path / "one")) for p in (tmp_path / "one").rglob("*.png"))
+    assert names == ["hr/a.png", "hr/b.png", "lr/a.png", "lr/b.png"]
+    assert Image.open(tmp_path / "one/hr/a.png").size == (48, 40)
+    assert Image.open(tmp_path / "one/lr/a.png").size == (12, 10)
+    for name in names:
+        content = [(tmp_path / out / name).read_bytes() for out in ("one", "two", "other")]
+        assert content[0] == content[1]
+        assert (content[0] == content[2]) == name.startswith("hr")
+
+
+def test_degrade_reports_what_is_too_small(tmp_path):
+    result = call("degrade", picture(tmp_path / "a.png", 3, 3), "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "3x3" in result.stderr
+
+
+def test_a_wrong_recipe_is_exit_code_2():
+    for arguments in (["no-such-recipe"], ["compact-teacher", "data.bach=1"]):
+        result = call("train", *arguments)
+        assert result.exit_code == 2
+        assert len(result.stderr.splitlines()) == 1
+    assert recipe_names()
+
+
+def test_missing_photos_are_one_line(tmp_path):
+    result = call("train", "compact-teacher", f"data.train={tmp_path / 'none'}", f"features={tmp_path}")
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_version_and_help():
+    assert call("--version").stdout.strip() == __version__
+    for command in ("upscale", "degrade", "train", "eval"):
+        assert call(command, "--help").exit_code == 0

@@ -1,0 +1,117 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import photo
+from PIL import Image
+from typer.testing import CliRunner
+
+from tddsr.cli import app
+from tddsr.evaluation import protocol
+from tddsr.evaluation.metrics import luma_y, psnr_y, ssim_y, to_8_bit
+from tddsr.training.data import DataError
+
+
+def tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+
+
+def test_psnr_of_a_known_error():
+    truth = torch.full((1, 3, 16, 16), 0.5)
+    # A grey step of 1/255 is 219/255 of a step in studio-range Y.
+    expected = -20 * math.log10(219 / 255 / 255)
+    assert psnr_y(truth + 1 / 255, truth).item() == pytest.approx(expected, abs=0.01)
+
+
+def test_y_is_studio_range():
+    colours = torch.tensor([[0.0, 0, 0], [1, 1, 1], [0, 1, 0]]).T[None, :, None]
+    assert (luma_y(colours) * 255).flatten().tolist() == pytest.approx([16, 235, 144.553], abs=1e-3)
+
+
+def test_equal_pictures_are_perfect():
+    a = tensor(photo(32, 32))
+    assert psnr_y(a, a).item() == math.inf
+    assert ssim_y(a, a).item() == pytest.approx(1)
+
+
+def test_ssim_equals_its_definition():
+    """Wang et al. 2004, written out in float64 over the windows inside the picture."""
+    a, b = luma_y(tensor(photo(40, 36))).double(), luma_y(tensor(photo(40, 36, noise=30))).double()
+    line = torch.exp(-(torch.arange(-5, 6, dtype=torch.float64) ** 2) / (2 * 1.5**2))
+    window = (line[:, None] * line / line.sum() ** 2)[None, None]
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.conv2d(x, window)
+
+    ma, mb = mean(a), mean(b)
+    va, vb, cov = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
+    c1, c2 = 0.01**2, 0.03**2
+    expected = ((2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))).mean()
+    ours = ssim_y(tensor(photo(40, 36)), tensor(photo(40, 36, noise=30)))
+    assert ours.item() == pytest.approx(expected.item(), abs=1e-4)
+    assert ours < 0.9
+
+
+def test_8_bit_rounds_and_clamps():
+    assert to_8_bit(torch.tensor([-1.0, 0.5, 2.0])).tolist() == pytest.approx([0, 128 / 255, 1])
+
+
+def test_published_scores_of_bicubic_are_met(data, features):
+    """Real pairs and real weights against scores that other code measured."""
+    folder = data / "test" / "Val_SR_ImageNet"
+    pairs = list(protocol.load_pairs(folder / "gt", folder / "lq", "resshift", 0))
+    scorers = protocol.metrics(features, torch.device("cpu"))
+    scores = protocol.means(list(protocol.evaluate({"bicubic": protocol.bicubic}, pairs, scorers, 1)))["bicubic"]
+    assert scores["PSNR-Y"] == pytest.approx(24.11, abs=0.005)
+    assert scores["SSIM-Y"] == pytest.approx(0.6267, abs=0.0002)
+    assert scores["LPIPS-Alex"] == pytest.approx(0.6086, abs=0.0001)
+    assert scores["LPIPS-VGG"] == pytest.approx(0.4799, abs=0.0001)
+
+
+@pytest.fixture
+def pair_folders(tmp_path):
+    for seed in range(2):
+        for name, side in (("hr", 80), ("lr", 20)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(photo(side, side, seed)).save(tmp_path / name / f"{seed}.png")
+    return tmp_path
+
+
+def test_pairs_without_partner_or_of_another_size_are_refused(pair_folders):
+    hr, lr = pair_folders / "hr", pair_folders / "lr"
+    assert [pair.name for pair in protocol.load_pairs(hr, lr, "resshift", 0)] == ["0", "1"]
+    Image.fromarray(photo(21, 20)).save(lr / "1.png")
+    with pytest.raises(DataError, match=r"1\.png is not a quarter"):
+        list(protocol.load_pairs(hr, lr, "resshift", 0))
+    (lr / "1.png").unlink()
+    with pytest.raises(DataError, match="partner"):
+        list(protocol.load_pairs(hr, lr, "resshift", 0))
+
+
+def test_degraded_pairs_depend_on_the_seed_alone(pair_folders):
+    one, same, other = (list(protocol.load_pairs(pair_folders / "hr", None, "resshift", seed)) for seed in (1, 1, 2))
+    assert np.array_equal(one[0].lr, same[0].lr)
+    assert not np.array_equal(one[0].lr, other[0].lr)
+
+
+@pytest.mark.parametrize("spec", ["x@a", "x@4:odd", "@", "no-such-model"])
+def test_methods_that_are_none_are_refused(spec):
+    with pytest.raises(ValueError, match=r"no model|not MODEL"):
+        protocol.method(spec)
+
+
+def test_the_command_prints_a_table_and_its_protocol(pair_folders, features, tmp_path):
+    out = tmp_path / "scores.json"
+    result = CliRunner().invoke(app, [
+        "eval", "bicubic", "--hr", str(pair_folders / "hr"), "--lr", str(pair_folders / "lr"),
+        "--features", str(features), "--seeds", "1", "-o", str(out),
+    ])  # fmt: skip
+    assert result.exit_code == 0
+    assert "| bicubic | " in result.stdout
+    assert "2 pairs" in result.stdout
+    content = json.loads(out.read_text())
+    assert [line["picture"] for line in content["pictures"]] == ["0", "1"]
+    mean = sum(line["PSNR-Y"] for line in content["pictures"]) / 2
+    assert content["means"]["bicubic"]["PSNR-Y"] == pytest.approx(mean)

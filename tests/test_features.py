@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from tddsr.networks.features import LPIPS, FeatureNetwork
+
+
+@pytest.mark.parametrize(("name", "channels"), [
+    ("alexnet", (64, 192, 384, 256, 256)), ("vgg16", (64, 128, 256, 512, 512)),
+])  # fmt: skip
+def test_taps_have_their_channels_and_halve(name, channels):
+    levels = FeatureNetwork(name)(torch.rand(1, 3, 64, 64))
+    assert tuple(level.shape[1] for level in levels) == channels
+    sides = [level.shape[-1] for level in levels]
+    assert sides == sorted(sides, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg16"])
+def test_lpips_is_a_distance_whose_gradient_reaches_the_picture_only(features, name):
+    lpips = LPIPS(name, features)
+    a, b = (torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(i)) * 2 - 1 for i in range(2))
+    a.requires_grad_()
+    assert lpips(a, a).abs().max() == 0
+    torch.testing.assert_close(lpips(a, b), lpips(b, a))
+    distance = lpips(a, b)
+    assert (distance > 0.01).all()
+    distance.sum().backward()
+    assert a.grad is not None
+    assert a.grad.isfinite().all()
+    assert a.grad.abs().sum() > 0
+    assert all(p.grad is None for p in lpips.parameters())
+
+
+def test_flat_pictures_have_finite_gradients(features):
+    """All features of a level may be 0 somewhere, where a square root has no gradient."""
+    black = torch.full((1, 3, 48, 48), -1.0, requires_grad=True)
+    LPIPS("alexnet", features)(black, torch.zeros(1, 3, 48, 48)).sum().backward()
+    assert black.grad is not None
+    assert black.grad.isfinite().all()
+
+
+def test_missing_weights_say_where_they_belong(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"alexnet_lpips\.safetensors"):
+        LPIPS("alexnet", tmp_path)

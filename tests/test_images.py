@@ -1,0 +1,160 @@
+import io
+import os
+import stat
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import photo
+from PIL import Image, ImageCms
+
+from tddsr import images
+from tddsr.images import ImageError, Picture
+
+
+def png_with_size(width: int, height: int) -> bytes:
+    """A PNG whose header claims a size."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("suffix", sorted(images.WRITABLE))
+def test_pictures_survive_a_round_trip(tmp_path, suffix):
+    rgb = photo(31, 45, noise=0)
+    path = tmp_path / f"a{suffix}"
+    images.write(path, Picture(rgb))
+    back = images.read(path)
+    assert back.alpha is None
+    assert not back.grey
+    error = np.abs(back.rgb.astype(int) - rgb).mean()
+    assert error == 0 if suffix in (".png", ".tif", ".tiff") else error < 4
+
+
+@pytest.mark.parametrize(("mode", "grey", "alpha"), [
+    ("RGB", False, False), ("RGBA", False, True), ("L", True, False), ("LA", True, True), ("1", True, False),
+    ("P", False, False), ("CMYK", False, False), ("YCbCr", False, False), ("PA", False, True),
+])  # fmt: skip
+def test_every_mode_is_taken_apart(mode, grey, alpha):
+    image = (
+        Image.fromarray(photo()).convert("P").convert("PA") if mode == "PA" else Image.fromarray(photo()).convert(mode)
+    )
+    picture = images.from_pil(image)
+    assert picture.grey == grey
+    assert (picture.alpha is not None) == alpha
+    assert picture.rgb.shape == (40, 52, 3)
+    assert np.abs(picture.rgb.astype(int) - np.asarray(image.convert("RGB"))).max() <= 1
+
+
+def test_transparent_palettes_keep_their_transparency(tmp_path):
+    image = Image.fromarray(photo()).convert("P")
+    image.save(tmp_path / "a.png", transparency=image.getpixel((3, 3)))
+    picture = images.read(tmp_path / "a.png")
+    assert picture.alpha is not None
+    assert picture.alpha[3, 3] == 0
+    assert picture.alpha.max() == 255
+
+
+def test_grey_stays_grey_also_in_16_bit(tmp_path):
+    values = (np.arange(40 * 52).reshape(40, 52) * 31).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    picture = images.read(tmp_path / "a.png")
+    assert picture.grey
+    assert np.array_equal(picture.rgb[..., 0], values)
+    images.write(tmp_path / "b.png", picture)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), values)
+    assert images.to_pil(Picture(photo(), grey=True)).mode == "L"
+
+
+def test_orientation_is_applied_once_and_the_rest_of_exif_kept(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    exif[0x010F] = "maker"
+    Image.fromarray(photo(40, 52)).save(tmp_path / "a.jpg", exif=exif)
+    picture = images.read(tmp_path / "a.jpg")
+    assert picture.size == (40, 52)
+    images.write(tmp_path / "b.jpg", picture)
+    with Image.open(tmp_path / "b.jpg") as back:
+        assert back.size == (40, 52)
+        assert back.getexif().get(0x0112, 1) == 1
+        assert back.getexif()[0x010F] == "maker"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_the_icc_profile_survives(tmp_path, suffix):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(photo()).save(tmp_path / f"a{suffix}", icc_profile=profile)
+    images.write(tmp_path / f"b{suffix}", images.read(tmp_path / f"a{suffix}"))
+    with Image.open(tmp_path / f"b{suffix}") as back:
+        assert back.info["icc_profile"] == profile
+
+
+def truncated_jpeg() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(photo(200, 200)).save(file, "JPEG")
+    return file.getvalue()[: len(file.getvalue()) // 2]
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"just text", truncated_jpeg(), png_with_size(0, 10), png_with_size(100_000, 100_000), png_with_size(50, 50),
+])  # fmt: skip
+def test_bad_files_are_one_line_that_names_them(tmp_path, content):
+    path = tmp_path / "bad.png"
+    path.write_bytes(content)
+    with pytest.raises(ImageError) as raised:
+        images.read(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_missing_files_and_folders_are_not_pictures(tmp_path):
+    for path in (tmp_path / "none.png", tmp_path):
+        with pytest.raises(ImageError, match=str(path)):
+            images.read(path)
+
+
+@pytest.mark.parametrize(("name", "picture", "reason"), [
+    ("a.xyz", Picture(photo()), r"\.png"),
+    ("a.jpg", Picture(photo(), alpha=photo()[..., 0]), "transparency"),
+    ("a.webp", Picture(np.zeros((2, 16384, 3), np.uint8)), "16383"),
+    ("a.png", Picture(np.zeros((2, 2, 3), np.uint16)), "16-bit"),
+])  # fmt: skip
+def test_what_a_file_cannot_hold_is_refused_before_writing(tmp_path, name, picture, reason):
+    with pytest.raises(ImageError, match=reason):
+        images.write(tmp_path / name, picture)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(ImageError, match="cannot be written"):
+        images.write(tmp_path / "file" / "a.png", Picture(photo()))
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    images.write(path, Picture(photo()))
+    before = path.read_bytes()
+
+    def fail(*_args, **_options):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(ImageError, match="disk full"):
+        images.write(path, Picture(photo(seed=1)))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_get_the_permissions_of_the_user(tmp_path):
+    old = os.umask(0o027)
+    try:
+        images.write(tmp_path / "a.png", Picture(photo()))
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(Path(tmp_path / "a.png").stat().st_mode) == 0o640

@@ -1,0 +1,280 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL
+from rich.console import Console
+from safetensors.torch import load_file, save_file
+
+from tddsr.checkpoint import load_model, save_model
+from tddsr.config import Recipe, RecipeError, load_recipe, recipe_names
+from tddsr.networks.features import FeatureNetwork
+from tddsr.training.data import DataError, Patches
+from tddsr.training.loop import Player, Run, TrainingError
+from tddsr.training.start import describe, prepare
+
+CPU = torch.device("cpu")
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def random_features(tmp_path_factory) -> Path:
+    """AlexNet with random weights: a perceptual loss that needs no download."""
+    folder = tmp_path_factory.mktemp("features")
+    torch.manual_seed(0)
+    save_file(FeatureNetwork("alexnet").state_dict(), folder / "alexnet_lpips.safetensors")
+    return folder
+
+
+@pytest.fixture
+def recipe(photos: Path, random_features: Path, tmp_path: Path) -> Recipe:
+    settings = {
+        "features": random_features,
+        "out": tmp_path / "run",
+        "steps": 6,
+        "checkpoint_every": 2,
+        "model": {"role": "teacher", "network": SMALL.model_dump()},
+        "data": {"train": photos, "patch": 48, "batch": 2},
+        "validation": {"folder": photos, "count": 2, "crop": 64, "every": 3, "lpips": ["alexnet"]},
+    }
+    return load_recipe("compact-teacher").model_validate({**load_recipe("compact-teacher").model_dump(), **settings})
+
+
+@pytest.fixture
+def distill(recipe: Recipe, teacher, tmp_path: Path) -> Recipe:
+    save_model(teacher, tmp_path / "teacher.safetensors")
+    settings = {"task": "distill", "model": None, "teacher": tmp_path / "teacher.safetensors"}
+    loss = {"distill": 1.0, "truth": 0.5, "lpips": 0.1}
+    return Recipe.model_validate({**recipe.model_dump(), **settings, "loss": loss})
+
+
+def changed(recipe: Recipe, **values: object) -> Recipe:
+    return Recipe.model_validate({**recipe.model_dump(), **values})
+
+
+def players_of(run: Run) -> dict[str, object]:
+    return {name: player.state_dict() for name, player in run.task.players.items()}
+
+
+def assert_same(a: object, b: object) -> None:
+    assert type(a) is type(b)
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)  # type: ignore[arg-type]
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()  # type: ignore[attr-defined]
+        for key in a:
+            assert_same(a[key], b[key])  # type: ignore[index]
+    elif isinstance(a, list | tuple):
+        for x, y in zip(a, b, strict=True):  # type: ignore[call-overload]
+            assert_same(x, y)
+    else:
+        assert a == b
+
+
+@pytest.mark.parametrize("task", ["teacher", "distill"])
+@pytest.mark.parametrize("broken_at", [2, 3, 5])
+def test_a_broken_run_goes_on_to_the_same_weights(request, task, broken_at, tmp_path, monkeypatch):
+    settings = request.getfixturevalue("recipe" if task == "teacher" else "distill")
+    whole = prepare(settings, CPU, QUIET)
+    whole.run()
+
+    settings = changed(settings, out=tmp_path / "broken")
+    step = Run._train_step
+
+    def breaking(self, patches):
+        if self.step == broken_at:
+            raise KeyboardInterrupt
+        return step(self, patches)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_train_step", breaking)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(settings, CPU, QUIET).run()
+    again = prepare(settings, CPU, QUIET)
+    again.run()
+    assert again.step == whole.step == 6
+    assert_same(players_of(again), players_of(whole))
+    for name in ("best", "last"):
+        assert_same(load_file(again.folder / f"{name}.safetensors"), load_file(whole.folder / f"{name}.safetensors"))
+    assert_same(again.best, whole.best)
+
+
+def test_a_killed_process_goes_on_to_the_same_weights(recipe, photos, random_features, tmp_path):
+    """The command itself, killed with SIGKILL at a moment of its own choosing."""
+    network = json.dumps(SMALL.model_dump())
+    command = [
+        sys.executable, "-m", "tddsr", "train", "compact-teacher", "--device", "cpu", "steps=60", "checkpoint_every=5",
+        f"features={random_features}", f"data.train={photos}", "data.patch=32", "data.batch=1",
+        f"model.network={network}", f"validation.folder={photos}", "validation.count=1", "validation.crop=32",
+        "validation.every=60", "validation.lpips=[alexnet]",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*command, f"out={killed}"], env=environment, stdout=subprocess.DEVNULL)
+    while not (killed / "state.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "best.safetensors").exists()
+    for out in (killed, whole):
+        subprocess.run([*command, f"out={out}"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    states = [torch.load(out / "state.pt", weights_only=True) for out in (killed, whole)]
+    assert_same(*(state["players"] for state in states))
+
+
+def test_a_finished_run_stays_as_it_is(recipe):
+    prepare(recipe, CPU, QUIET).run()
+    before = (recipe.out / "best.safetensors").read_bytes()
+    prepare(recipe, CPU, QUIET).run()
+    assert (recipe.out / "best.safetensors").read_bytes() == before
+
+
+def test_a_folder_of_another_recipe_is_not_gone_on_with(recipe):
+    prepare(recipe, CPU, QUIET).run()
+    other = changed(recipe, seed=1)
+    with pytest.raises(TrainingError, match=r"differs in: seed.*out="):
+        prepare(other, CPU, QUIET).run()
+
+
+def test_what_does_not_touch_the_weights_may_change(recipe):
+    prepare(recipe, CPU, QUIET).run()
+    validation = {**recipe.validation.model_dump(), "every": 100}
+    prepare(changed(recipe, validation=validation, log_every=1), CPU, QUIET).run()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_stops_with_step_and_checkpoint(recipe, monkeypatch, value, where):
+    """At step 3, just before a checkpoint is due: what has been saved stays good."""
+    run = prepare(recipe, CPU, QUIET)
+    loss = run.task.loss  # type: ignore[attr-defined]
+
+    def poisoned(model, x_0, hr):
+        terms = loss(model, x_0, hr)
+        if run.step == 3 and where == "loss":
+            terms["truth"] = terms["truth"] * value
+        if run.step == 3 and where == "gradient":
+            x_0.register_hook(lambda gradient: gradient * value)
+        return terms
+
+    monkeypatch.setattr(run.task, "loss", poisoned)
+    with pytest.raises(TrainingError, match=r"step 3.*state\.pt"):
+        run.run()
+    assert torch.load(recipe.out / "state.pt", weights_only=True)["step"] == 2
+
+
+def test_training_lowers_the_loss(recipe, tmp_path):
+    """On one patch, over and over, a network must come close to it."""
+    optim = {**recipe.optim.model_dump(), "rate": 3e-3, "warmup": 0, "schedule": "constant"}
+    settings = changed(recipe, loss={"truth": 1.0}, optim=optim, steps=100)
+    run = prepare(settings, CPU, QUIET)
+    patches = run.patches[0]
+    losses = []
+    for _ in range(60):
+        losses.append(run._train_step(patches)["loss"])
+        run.step += 1
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_a_student_starts_as_its_teacher_and_comes_closer_to_its_samples(distill, teacher):
+    settings = changed(distill, loss={"distill": 1.0}, optim={"rate": 3e-3, "ema": 0.0}, steps=100)
+    run = prepare(settings, CPU, QUIET)
+    assert_same(run.task.model.network.state_dict(), teacher.network.state_dict())
+    losses = [run._train_step(run.patches[0])["distill"] for _ in range(40)]  # the step, hence the noise, stays
+    assert losses[-1] < 0.5 * losses[0]
+    assert_same(run.task.teacher.network.state_dict(), teacher.network.state_dict())  # type: ignore[attr-defined]
+
+
+def test_the_result_is_a_model_file_of_the_average(recipe, distill):
+    for settings, role in ((recipe, "teacher"), (changed(distill, out=distill.out / "student"), "student")):
+        run = prepare(settings, CPU, QUIET)
+        run.run()
+        model = load_model(settings.out / "last.safetensors")
+        assert model.config.role == role
+        average = run.task.players["model"].average.module
+        assert_same(dict(model.network.state_dict()), dict(average.state_dict()))  # type: ignore[union-attr]
+        assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), run.task.model.parameters(), strict=True))
+        scores = [json.loads(line) for line in (settings.out / "scores.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in scores] == [3, 6]
+        assert {"lpips_alexnet", "psnr_y", "ssim_y"} <= scores[0]["student" if role == "student" else "one_step"].keys()
+        assert list(settings.out.glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("precision", ["bfloat16"])
+def test_mixed_precision_trains(recipe, precision):
+    run = prepare(changed(recipe, precision=precision), CPU, QUIET)
+    run.run()
+    assert next(run.task.model.parameters()).dtype == torch.float32
+
+
+def test_rates_follow_their_schedule(recipe):
+    optim = recipe.optim.model_copy(update={"rate": 1.0, "warmup": 10, "schedule": "cosine"})
+    player = Player(torch.nn.Linear(1, 1), optim, 100, "float32")
+    assert player.rate(0) == pytest.approx(0.1, rel=0.01)
+    assert player.rate(50) == pytest.approx(0.5)
+    assert player.rate(99) < 0.001
+    constant = Player(torch.nn.Linear(1, 1), optim.model_copy(update={"schedule": "constant"}), 100, "float32")
+    assert [constant.rate(step) for step in (9, 50, 99)] == [1, 1, 1]
+
+
+def test_gradients_are_clipped(recipe):
+    optim = recipe.optim.model_copy(update={"clip": 0.5, "betas": (0.0, 0.0), "warmup": 0})
+    layer = torch.nn.Linear(4, 1)
+    player = Player(layer, optim, 100, "float32")
+    norm = player.update(1000 * layer(torch.ones(4)).sum(), 0)
+    assert norm > 100
+    assert layer.weight.grad is not None
+    total = sum(p.grad.square().sum() for p in layer.parameters() if p.grad is not None) ** 0.5
+    assert float(total) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_batches_are_a_function_of_seed_and_step(photos):
+    patches = Patches(photos, 32, 4, seed=1)
+    assert patches[7].shape == (4, 3, 32, 32)
+    assert torch.equal(patches[7], Patches(photos, 32, 4, seed=1)[7])
+    assert not torch.equal(patches[7], patches[8])
+    assert not torch.equal(patches[7], Patches(photos, 32, 4, seed=2)[7])
+
+
+def test_folders_that_cannot_be_trained_on_say_why(photos, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no pictures"):
+        Patches(tmp_path / "empty", 32, 1, 0)
+    with pytest.raises(DataError, match="not a folder"):
+        Patches(tmp_path / "none", 32, 1, 0)
+    with pytest.raises(DataError, match="96x96, smaller than the patch of 128"):
+        Patches(photos, 128, 1, 0)[0]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_is_valid(name):
+    assert load_recipe(name).steps > 0
+
+
+@pytest.mark.parametrize(("override", "complaint"), [
+    ("data.bach=4", "data.bach"), ("steps=0", "steps"), ("nonsense", "key=value"), ("model=null", "model"),
+    ("data.patch=50", "multiple of 4"), ("task=distill", "teacher"), ("optim.rate=fast", "optim.rate"),
+])  # fmt: skip
+def test_wrong_overrides_name_the_key(override, complaint):
+    with pytest.raises(RecipeError, match=complaint):
+        load_recipe("compact-teacher", [override])
+
+
+def test_unknown_recipes_say_which_are_known():
+    with pytest.raises(RecipeError, match="compact-teacher"):
+        load_recipe("compact-techer")
+
+
+def test_a_dry_run_says_what_would_be_trained(recipe):
+    run = prepare(recipe, CPU, QUIET)
+    text = describe(run)
+    assert f"{run.task.model.parameter_count() / 1e6:.2f} M parameters" in text
+    assert "6 photos" in text
+    assert not recipe.out.exists()

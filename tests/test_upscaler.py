@@ -1,0 +1,206 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import photo
+from PIL import Image
+
+from tddsr import upscaler as module
+from tddsr.images import ImageError
+from tddsr.model import Model
+from tddsr.upscaler import Upscaler, output_path
+
+
+@pytest.fixture
+def upscaler(student: Model) -> Upscaler:
+    return Upscaler(student)
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> int:
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+@pytest.mark.parametrize("tile", [1, 16, 33, 64, 200, "auto"])
+def test_tiles_give_the_pixels_of_the_whole(student, tile):
+    picture = photo(101, 142)
+    whole = Upscaler(student, tile=None)(picture)
+    assert difference(Upscaler(student, tile=tile)(picture), whole) <= 1
+
+
+@pytest.mark.parametrize("sampler", ["deterministic", "stochastic"])
+def test_tiles_are_exact_with_many_steps(teacher, sampler):
+    picture = photo(90, 70)
+    whole = Upscaler(teacher, tile=None)(picture, steps=3, sampler=sampler)
+    assert difference(Upscaler(teacher, tile=24)(picture, steps=3, sampler=sampler), whole) <= 1
+
+
+def test_a_part_of_a_picture_has_the_noise_of_its_place(upscaler):
+    """Where the crop starts at the picture's corner, the noise is the same; so is all but the far border."""
+    picture = photo(120, 120)
+    whole, part = upscaler(picture), upscaler(picture[:100, :100])
+    inside = 4 * (100 - upscaler.model.halo(1))
+    assert difference(whole[:inside, :inside], part[:inside, :inside]) <= 1
+
+
+def test_out_of_memory_halves_the_tile_and_goes_on(student, monkeypatch):
+    picture = photo(100, 100)
+    expected = Upscaler(student)(picture)
+    sizes = []
+    run_tile = Upscaler._run_tile
+
+    def with_little_memory(self, pixels, *rest):
+        sizes.append(pixels.shape[-1])
+        if pixels.shape[-1] > 90:
+            raise torch.OutOfMemoryError("out of memory")
+        return run_tile(self, pixels, *rest)
+
+    monkeypatch.setattr(Upscaler, "_run_tile", with_little_memory)
+    assert difference(Upscaler(student, tile=None)(picture), expected) <= 1
+    assert sizes[0] == 100
+
+
+def test_errors_that_are_not_about_memory_are_not_swallowed(student, monkeypatch):
+    def broken(*_args):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(Upscaler, "_run_tile", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        Upscaler(student)(photo())
+
+
+def test_the_seed_decides(upscaler):
+    picture = photo()
+    assert np.array_equal(upscaler(picture, seed=1), upscaler(picture, seed=1))
+    assert not np.array_equal(upscaler(picture, seed=1), upscaler(picture, seed=2))
+
+
+@pytest.mark.parametrize("shape", [(20, 25), (20, 25, 1), (20, 25, 3), (20, 25, 4), (1, 1, 3), (3, 2, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+def test_arrays_come_back_as_they_were(upscaler, shape, dtype):
+    picture = photo(32, 32)[..., [0, 1, 2, 0]][: shape[0], : shape[1]]
+    picture = picture[..., 0] if len(shape) == 2 else picture[..., : shape[2]]
+    values = (picture / 255).astype(dtype) if np.issubdtype(dtype, np.floating) else picture.astype(dtype)
+    large = upscaler(values)
+    assert large.dtype == dtype
+    assert large.shape == (4 * shape[0], 4 * shape[1], *shape[2:])
+    if np.issubdtype(dtype, np.floating):
+        assert large.min() >= 0
+        assert large.max() <= 1
+
+
+def test_8_bit_16_bit_and_floats_agree(upscaler):
+    picture = photo(20, 20)
+    expected = upscaler(picture)
+    assert difference(upscaler(picture.astype(np.uint16) * 257) // 257, expected) <= 1
+    assert difference((upscaler(picture / 255) * 255).round(), expected) <= 1
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 24), (2, 3, 20, 24), (1, 20, 24), (2, 4, 20, 24)])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.float16])
+def test_tensors_come_back_as_they_were(upscaler, shape, dtype):
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    values = (values * 255).to(dtype) if dtype == torch.uint8 else values.to(dtype)
+    large = upscaler(values)
+    assert large.dtype == dtype
+    assert large.shape == (*shape[:-2], 80, 96)
+
+
+def test_a_tensor_is_enlarged_like_the_array(upscaler):
+    picture = photo(20, 24)
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    assert np.array_equal(upscaler(tensor).permute(1, 2, 0).numpy(), upscaler(picture))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA"])
+def test_pil_images_keep_their_mode(upscaler, mode):
+    large = upscaler(Image.fromarray(photo()).convert(mode))
+    assert (large.mode, large.size) == (mode, (208, 160))
+
+
+def test_transparency_is_enlarged_smoothly(upscaler):
+    image = Image.fromarray(photo())
+    alpha = np.zeros((40, 52), np.uint8)
+    alpha[:, 26:] = 255
+    image.putalpha(Image.fromarray(alpha))
+    large = np.asarray(upscaler(image))[..., 3]
+    assert (large[:, :90] == 0).all()
+    assert (large[:, 118:] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("scale", "size"), [(1, (52, 40)), (2, (104, 80)), (2.5, (130, 100)), (4, (208, 160)), (8, (416, 320))]
+)
+def test_other_scales_resize_at_the_end(upscaler, scale, size):
+    image = Image.fromarray(photo())
+    large = upscaler(image, scale=scale)
+    assert large.size == (52 * scale, 40 * scale)
+    reference = np.asarray(upscaler(image).resize((52, 40), Image.Resampling.BOX)).astype(float)
+    small = np.asarray(large.resize((52, 40), Image.Resampling.BOX)).astype(float)
+    assert np.abs(small - reference).mean() < 6
+
+
+def test_files_are_written_beside_the_input(upscaler, tmp_path):
+    source = tmp_path / "a.jpg"
+    Image.fromarray(photo()).save(source)
+    assert upscaler(source) == tmp_path / "a_x4.jpg"
+    assert Image.open(tmp_path / "a_x4.jpg").size == (208, 160)
+    assert upscaler(str(source), output=tmp_path / "b.png") == str(tmp_path / "b.png")
+
+
+def test_rare_kinds_are_written_as_png():
+    assert output_path(Path("x/a.gif"), 2) == Path("x/a_x2.png")
+    assert output_path(Path("a.TIFF"), 2.5) == Path("a_x2.5.TIFF")
+
+
+def test_a_file_that_cannot_hold_the_result_is_refused_before_any_work(upscaler, tmp_path, monkeypatch):
+    Image.fromarray(photo()).convert("RGBA").save(tmp_path / "a.png")
+    monkeypatch.setattr(Upscaler, "_run_tile", None)
+    with pytest.raises(ImageError, match="transparency"):
+        upscaler(tmp_path / "a.png", output=tmp_path / "b.jpg")
+    with pytest.raises(ImageError, match=r"'\.xyz'"):
+        upscaler(tmp_path / "a.png", output=tmp_path / "b.xyz")
+
+
+@pytest.mark.parametrize("options", [
+    {"scale": 0.5}, {"scale": 9}, {"seed": -1}, {"steps": 2}, {"steps": 0}, {"output": "a.png"},
+])  # fmt: skip
+def test_impossible_options_are_refused(upscaler, options):
+    with pytest.raises(ValueError, match=next(iter(options)) if "steps" not in options else "step"):
+        upscaler(photo(), **options)
+
+
+@pytest.mark.parametrize("picture", [
+    np.zeros((4, 4, 2), np.uint8), np.zeros((2, 3, 4, 4), np.uint8), np.zeros((4, 4), np.int32),
+    np.full((4, 4, 3), 2.0), np.zeros((0, 4, 3), np.uint8), torch.zeros(4, 4), torch.zeros(3, 4, 4, dtype=torch.int32),
+    [1, 2],
+])  # fmt: skip
+def test_other_arrays_and_things_are_refused(upscaler, picture):
+    with pytest.raises(ValueError, match=r"not|cannot"):
+        upscaler(picture)
+
+
+def test_progress_counts_tiles(student):
+    seen = []
+    Upscaler(student, tile=16)(photo(32, 32), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_auto_tiles_bound_the_memory(student, monkeypatch):
+    monkeypatch.setattr(module, "_BYTES_PER_LR_PIXEL", 2**30 // 80**2)  # as if only 80x80 pixels fitted
+    areas = []
+    run_tile = Upscaler._run_tile
+
+    def spy(self, pixels, *rest):
+        areas.append(pixels.shape[-1] * pixels.shape[-2])
+        return run_tile(self, pixels, *rest)
+
+    monkeypatch.setattr(Upscaler, "_run_tile", spy)
+    Upscaler(student)(photo(150, 200))
+    assert max(areas) <= 84**2
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_devices_that_are_not_there_are_refused(device):
+    with pytest.raises(ValueError, match=device):
+        module.pick_device(device)
