@@ -58,7 +58,8 @@ def photo(height: int = 40, width: int = 52, seed: int = 0, noise: float = 5) ->
     waves = np.sin(x / 5) * np.cos(y / 7)
     colours = np.stack([np.sin(x / 40 + c) for c in range(3)], axis=-1)
     values = 100 + 40 * waves[..., None] + 30 * colours + 50 * (x + y > (height + width) // 2)[..., None]
-    return (values + rng.normal(0, noise, values.shape)).clip(0, 255).astype(np.uint8)
+    noisy: np.ndarray = (values + rng.normal(0, noise, values.shape)).clip(0, 255)
+    return noisy.astype(np.uint8)
 
 
 @pytest.fixture

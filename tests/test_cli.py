@@ -3,15 +3,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo
 from PIL import Image
-from test_images import png_with_size, truncated_jpeg
 from typer.testing import CliRunner, Result
 
 from tddsr import __version__
 from tddsr.checkpoint import save_model
 from tddsr.cli import app
 from tddsr.config import recipe_names
+from tests.conftest import photo
+from tests.test_images import png_with_size, truncated_jpeg
 
 
 @pytest.fixture

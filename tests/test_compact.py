@@ -1,11 +1,11 @@
 import pytest
 import torch
-from conftest import small_model
 from pydantic import ValidationError
 
 from tddsr.config import load_recipe
 from tddsr.model import Model, ModelConfig, multiply_adds_per_lr_pixel
 from tddsr.networks.compact import CompactConfig, SpaceToDepth, bicubic_x4
+from tests.conftest import small_model
 
 
 def test_space_to_depth_is_inverted_exactly_and_keeps_blocks_together():

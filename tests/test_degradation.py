@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import photo
 from PIL import Image
 from pydantic import ValidationError
 
@@ -16,6 +15,7 @@ from tddsr.degradation.kernels import density_kernels, filter2d, sinc_kernels
 from tddsr.degradation.noise import gaussian_noise, luma, poisson_noise
 from tddsr.degradation.pipeline import Stage, sharpen
 from tddsr.degradation.resize import MODES, resize
+from tests.conftest import photo
 
 B = 6
 SIZES = torch.tensor([3, 7, 11, 15, 19, 21])
@@ -45,7 +45,8 @@ def test_density_kernels_sum_to_1_are_symmetric_and_keep_their_size(beta, platea
         outside = kernel.clone()
         outside[margin : 21 - margin, margin : 21 - margin] = 0
         assert outside.sum() == 0
-    wide = density_kernels(21, SIZES, *([torch.full((B,), 9.0)] * 2), sigma_x, torch.full((B,), beta), flags)
+    nine = torch.full((B,), 9.0)
+    wide = density_kernels(21, SIZES, nine, nine, sigma_x, torch.full((B,), beta), flags)
     reach = [int((kernel[:, 10] > 0).sum()) for kernel in wide]
     assert reach == SIZES.tolist()
 

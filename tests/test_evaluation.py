@@ -4,7 +4,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -12,6 +11,7 @@ from tddsr.cli import app
 from tddsr.evaluation import protocol
 from tddsr.evaluation.metrics import luma_y, psnr_y, ssim_y, to_8_bit
 from tddsr.training.data import DataError
+from tests.conftest import photo
 
 
 def tensor(pixels: np.ndarray) -> torch.Tensor:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import photo
 from PIL import Image, ImageCms
 
 from tddsr import images
 from tddsr.images import ImageError, Picture
+from tests.conftest import photo
 
 
 def png_with_size(width: int, height: int) -> bytes:

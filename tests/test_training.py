@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
@@ -18,6 +17,7 @@ from tddsr.networks.features import FeatureNetwork
 from tddsr.training.data import DataError, Patches
 from tddsr.training.loop import Player, Run, TrainingError
 from tddsr.training.start import describe, prepare
+from tests.conftest import SMALL
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)
@@ -26,7 +26,7 @@ QUIET = Console(quiet=True)
 @pytest.fixture(scope="module")
 def random_features(tmp_path_factory) -> Path:
     """AlexNet with random weights: a perceptual loss that needs no download."""
-    folder = tmp_path_factory.mktemp("features")
+    folder: Path = tmp_path_factory.mktemp("features")
     torch.manual_seed(0)
     save_file(FeatureNetwork("alexnet").state_dict(), folder / "alexnet_lpips.safetensors")
     return folder
@@ -199,7 +199,7 @@ def test_the_result_is_a_model_file_of_the_average(recipe, distill):
         model = load_model(settings.out / "last.safetensors")
         assert model.config.role == role
         average = run.task.players["model"].average.module
-        assert_same(dict(model.network.state_dict()), dict(average.state_dict()))  # type: ignore[union-attr]
+        assert_same(dict(model.network.state_dict()), dict(average.state_dict()))
         assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), run.task.model.parameters(), strict=True))
         scores = [json.loads(line) for line in (settings.out / "scores.jsonl").read_text().splitlines()]
         assert [line["step"] for line in scores] == [3, 6]

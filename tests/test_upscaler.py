@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import photo
 from PIL import Image
 
 from tddsr import upscaler as module
 from tddsr.images import ImageError
 from tddsr.model import Model
 from tddsr.upscaler import Upscaler, output_path
+from tests.conftest import photo
 
 
 @pytest.fixture

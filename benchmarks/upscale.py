@@ -1,0 +1,79 @@
+"""Time and peak memory of enlarging pictures, each case in a process of its own, after a warm-up.
+
+    python benchmarks/upscale.py [MODEL] [--threads 2] [--repeats 5]
+
+Prints a Markdown table. "x bicubic" is the time as a multiple of Pillow's bicubic enlargement in the same process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+CASES = [("128x128 -> 512x512", 128, 128), ("1500x1000 -> 6000x4000", 1500, 1000)]
+
+
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    """Median time of ``work`` after one call that does not count."""
+    work()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def measure(model: str, threads: int, repeats: int, width: int, height: int, tile: str) -> dict[str, float]:
+    """Run one case in this process."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    from tddsr import Upscaler
+
+    torch.set_num_threads(threads)
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(picture)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    upscaler = Upscaler.load(model, device="cpu", tile="auto" if tile == "auto" else int(tile))
+    ours = seconds(lambda: upscaler(picture), repeats)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bicubic = seconds(lambda: image.resize((4 * width, 4 * height), Image.Resampling.BICUBIC), repeats)
+    return {"seconds": ours, "bicubic": bicubic, "peak": peak / 1024, "idle": before / 1024}
+
+
+def main() -> None:
+    """Start a process for each case and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", default="compact")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tile", default="auto")
+    parser.add_argument("--case", nargs=2, type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.case:
+        width, height = options.case
+        figures = measure(options.model, options.threads, options.repeats, width, height, options.tile)
+        print(json.dumps(figures))
+        return
+    print(f"| {options.model}, {options.threads} threads | seconds | x bicubic | peak MiB | of it before loading |")
+    print("| --- | --- | --- | --- | --- |")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    for name, width, height in CASES:
+        command = [sys.executable, __file__, *sys.argv[1:], "--case", str(width), str(height)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+        f = json.loads(output)
+        ratio = f["seconds"] / f["bicubic"]
+        print(f"| {name} | {f['seconds']:.3f} | {ratio:.0f} | {f['peak']:.0f} | {f['idle']:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
