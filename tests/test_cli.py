@@ -7,7 +7,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from tddsr import __version__
-from tddsr.checkpoint import save_model
+from tddsr.checkpoint import load_model, read_notes, save_model
 from tddsr.cli import app
 from tddsr.config import recipe_names
 from tests.conftest import photo
@@ -201,6 +201,16 @@ def test_missing_photos_are_one_line(tmp_path):
     result = call("train", "compact-teacher", f"data.train={tmp_path / 'none'}", f"features={tmp_path}")
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_convert_halves_a_model_and_keeps_its_notes(model, student, tmp_path):
+    save_model(student, model, notes="from step 7")
+    out = tmp_path / "half.safetensors"
+    assert call("convert", model, "-o", out, "--half").exit_code == 0
+    assert out.stat().st_size < 0.7 * model.stat().st_size
+    assert read_notes(out) == "from step 7"
+    assert load_model(out).config == student.config
+    assert call("convert", "no-such-model", "-o", out).exit_code == 1
 
 
 def test_version_and_help():

@@ -41,6 +41,24 @@ def _find(name_or_path: str | Path) -> Path:
     return path
 
 
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and weights of one of our files."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} was not written by tddsr (its header says format={header.get('format')!r})")
+    return header, weights
+
+
+def read_notes(name_or_path: str | Path) -> str:
+    """What ``save_model`` was given as ``notes``: for a trained model, its step and scores."""
+    return _read(_find(name_or_path))[0].get("notes", "")
+
+
 def load_model(
     name_or_path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Model:
@@ -50,14 +68,7 @@ def load_model(
         CheckpointError: no such model, not one of our files, or its weights do not fit its configuration.
     """
     path = _find(name_or_path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            weights: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
-    if header.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} was not written by tddsr (its header says format={header.get('format')!r})")
+    header, weights = _read(path)
     try:
         model = Model(ModelConfig.model_validate_json(header["config"]))
         model.network.load_state_dict({key: value.float() for key, value in weights.items()})

@@ -172,6 +172,25 @@ def train(
         _fail(f"stopped; the same command goes on from {settings.out / 'state.pt'}", code=130)
 
 
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help="a named model or a model file")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="the new model file")],
+    half: Annotated[bool, typer.Option("--half", help="store the weights in 16 bit: half the size")] = False,
+) -> None:
+    """Write a model file again, for example at half the size."""
+    import torch
+
+    from tddsr.checkpoint import load_model, read_notes, save_model
+
+    try:
+        model = load_model(source)
+        save_model(model, output, torch.float16 if half else torch.float32, read_notes(source))
+    except (ValueError, OSError) as error:
+        _fail(str(error), code=1)
+    typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
+
+
 @app.command(name="eval")
 def evaluate(
     methods: Annotated[
