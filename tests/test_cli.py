@@ -77,6 +77,15 @@ def test_a_folder_without_output_gets_a_folder_beside_it(tmp_path, model):
     assert (tmp_path / "in_x4" / "a.png").exists()
 
 
+def test_the_folder_one_stands_in_may_have_any_name(tmp_path, model, monkeypatch):
+    folder = tmp_path / "summer.2024"
+    picture(folder / "a.b.png")
+    monkeypatch.chdir(folder)
+    assert call("upscale", ".", "--model", model).exit_code == 0
+    assert call("upscale", folder, "--model", model).exit_code == 0
+    assert (tmp_path / "summer.2024_x4" / "a.b.png").exists()
+
+
 def test_json_lines(tmp_path, model):
     source = picture(tmp_path / "a.png")
     result = call("upscale", source, tmp_path / "none.png", "--model", model, "--json")
@@ -181,6 +190,15 @@ def test_pairs_are_reproducible(tmp_path):
         content = [(tmp_path / out / name).read_bytes() for out in ("one", "two", "other")]
         assert content[0] == content[1]
         assert (content[0] == content[2]) == name.startswith("hr")
+
+
+def test_a_pair_depends_on_its_name_and_not_on_its_neighbours(tmp_path):
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / "in" / name)
+    call("degrade", tmp_path / "in", "-o", tmp_path / "both")
+    call("degrade", tmp_path / "in" / "b.png", "-o", tmp_path / "alone")
+    lr = [(tmp_path / out / "lr" / "b.png").read_bytes() for out in ("both", "alone")]
+    assert lr[0] == lr[1] != (tmp_path / "both" / "lr" / "a.png").read_bytes()
 
 
 def test_degrade_reports_what_is_too_small(tmp_path):

@@ -36,32 +36,35 @@ class Result:
         return asdict(self)
 
 
-def _folder_jobs(folder: Path, output: Path, scale_name: Callable[[Path], Path]) -> Iterator[Job]:
+def _folder_jobs(folder: Path, output: Path, default_output: Callable[[Path], Path]) -> Iterator[Job]:
     inside = output.resolve()
     found = False
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in images.READABLE or not path.is_file() or inside in path.resolve().parents:
             continue
         found = True
-        target = scale_name(path)
-        yield Job(path, output / path.relative_to(folder).with_name(path.stem + target.suffix))
+        yield Job(path, output / path.relative_to(folder).with_suffix(default_output(path).suffix))
     if not found:
         yield Job(folder, None, f"{folder}: holds no pictures ({', '.join(sorted(images.READABLE))})")
 
 
-def plan(inputs: Sequence[Path], output: Path | None, default_output: Callable[[Path], Path]) -> list[Job]:
+def plan(
+    inputs: Sequence[Path], output: Path | None, default_output: Callable[[Path], Path], folder_tag: str = ""
+) -> list[Job]:
     """Pair every picture with its output.
 
     Args:
         inputs: files and folders; a folder is searched to its depths and its tree mirrored.
-        output: a file (for one picture), or a folder; None writes beside the input, a folder's to ``FOLDER_x4``.
-        default_output: where the enlargement of a file or folder is written by default.
+        output: a file (for one picture), or a folder; None writes beside the input.
+        default_output: where the result of a file is written by default; its suffix is used in any case.
+        folder_tag: added to a folder's name to make its default output.
     """
     one_file = len(inputs) == 1 and not inputs[0].is_dir()
     jobs: list[Job] = []
     for path in inputs:
         if path.is_dir():
-            folder = output or default_output(path).with_suffix("")
+            named = path.resolve() if path.name in ("", "..") else path
+            folder = output or named.with_name(named.name + folder_tag)
             jobs += _folder_jobs(path, folder, default_output)
         elif output is None:
             jobs.append(Job(path, default_output(path)))

@@ -85,7 +85,7 @@ def upscale(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
-    jobs = bulk.plan(inputs, output, lambda path: output_path(path, scale))
+    jobs = bulk.plan(inputs, output, lambda path: output_path(path, scale), folder_tag=f"_x{scale:g}")
     console = Console(stderr=True)
     failed = False
     with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
@@ -121,16 +121,16 @@ def degrade(
     """Write pairs for training and testing: the sharp picture (cropped to a multiple of 4) and a bad small one."""
     from tddsr import bulk
     from tddsr.degradation import Degradation
-    from tddsr.degradation.files import degrade_file, lr_path
+    from tddsr.degradation.files import degrade_file
 
     settings = Degradation.preset(preset.value)
     jobs = bulk.plan(inputs, output / "hr", lambda path: path.with_suffix(".png"))
+
+    def write_pair(source: Path, target: Path) -> None:
+        degrade_file(source, target, output / "lr" / target.relative_to(output / "hr"), settings, seed)
+
     failed = False
-    for index, job in enumerate(jobs):
-        (result,) = bulk.run(
-            [job], lambda hr, pair, index=index: degrade_file(hr, pair, lr_path(output, pair), settings, (seed, index)),  # type: ignore[misc]
-            overwrite,
-        )  # fmt: skip
+    for result in bulk.run(jobs, write_pair, overwrite):
         failed |= result.status == "failed"
         typer.echo(result.message, err=result.status == "failed")
     if failed:
@@ -169,7 +169,7 @@ def train(
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         _fail(str(error), code=1)
     except KeyboardInterrupt:
-        _fail(f"stopped; the same command goes on from {settings.out / 'state.pt'}", code=130)
+        _fail("stopped; the same command goes on from the last checkpoint", code=130)
 
 
 @app.command()

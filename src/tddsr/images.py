@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tddsr.files import whole_or_nothing
 
 Pixels = NDArray[Any]
+"""(H,W,3) or (H,W); uint8, uint16, or floating point in [0,1]."""
 
 READABLE = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 """Suffixes of the files that a folder is searched for."""

@@ -16,6 +16,7 @@ from tddsr import images, rng
 from tddsr.checkpoint import load_model
 from tddsr.images import Picture, Pixels
 from tddsr.model import Model, Sampler
+from tddsr.pixels import to_pixels, to_tensor
 from tddsr.tiling import Box, plan, round_up
 
 T = TypeVar("T", str, Path, Image.Image, Pixels, Tensor)
@@ -231,50 +232,36 @@ class Upscaler:
             # The last tiles reach into the padding; the canvas does not.
             bottom, right = min(core.bottom, height), min(core.right, width)
             part = hr[
-                :,
+                ...,
                 factor * top : factor * (top + bottom - core.top),
                 factor * left : factor * (left + right - core.left),
             ]
             place = canvas[factor * core.top : factor * bottom, factor * core.left : factor * right]
-            place[...] = _to_pixels(part, rgb.dtype)
+            place[...] = to_pixels(part, rgb.dtype)
             if progress is not None:
                 progress(done + 1, len(tiles))
         return canvas
 
     @torch.inference_mode()
     def _run_tile(self, pixels: Tensor, box: Box, seed: int, steps: int, sampler: Sampler) -> Tensor:
-        """(3,h,w) in [0,1] -> (3,4h,4w) about [0,1], on the device."""
+        """(1,3,h,w) in [0,1] -> (1,3,4h,4w) about [0,1], on the device."""
 
         def noise(*keys: int) -> Tensor:
             field = rng.noise_at((seed, *keys), self.model.channels, box.top, box.left, box.height, box.width)
             return field[None].to(self.weight)
 
-        lr = (pixels[None].to(self.weight) * 2 - 1).contiguous(memory_format=torch.channels_last)
+        lr = (pixels.to(self.weight) * 2 - 1).contiguous(memory_format=torch.channels_last)
         step_noise = (lambda t: noise(_STEP_NOISE, t)) if sampler == "stochastic" else None
         hr = self.model.sample(lr, noise(_START_NOISE), steps, step_noise)
-        return hr[0] / 2 + 0.5
-
-
-def _largest(dtype: np.dtype[Any]) -> float:
-    return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
+        return hr / 2 + 0.5
 
 
 def _read(rgb: Pixels, box: Box) -> Tensor:
-    """The (3,h,w) float tensor in [0,1] of a box, which may reach beyond the picture: the edge is repeated there."""
+    """Take a box, which may reach beyond the picture (its edge is repeated there), as (1,3,h,w) in [0,1]."""
     height, width = rgb.shape[:2]
-    part = rgb[box.top : box.bottom, box.left : box.right].astype(np.float32) / _largest(rgb.dtype)
-    padding = ((0, max(box.bottom - height, 0)), (0, max(box.right - width, 0)), (0, 0))
-    if any(after for _, after in padding):
-        part = np.pad(part, padding, mode="edge")
-    return torch.from_numpy(part).permute(2, 0, 1)
-
-
-def _to_pixels(hr: Tensor, dtype: np.dtype[Any]) -> Pixels:
-    """(3,h,w) about [0,1] -> (h,w,3) of ``dtype``."""
-    values = hr.float().clamp(0, 1).permute(1, 2, 0)
-    if np.issubdtype(dtype, np.integer):
-        values = (values * _largest(dtype)).round()
-    return values.cpu().numpy().astype(dtype)
+    part = rgb[box.top : box.bottom, box.left : box.right]
+    below, right = max(box.bottom - height, 0), max(box.right - width, 0)
+    return to_tensor(np.pad(part, ((0, below), (0, right), (0, 0)), mode="edge"))
 
 
 def _like_array(array: Pixels, enlarge: Callable[[Pixels], Pixels]) -> Pixels:

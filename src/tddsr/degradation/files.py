@@ -1,38 +1,52 @@
-"""Degrading files: reproducible pairs on disk."""
+"""Degrading files: a picture's degradation belongs to its name and the seed, whatever lies beside it."""
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from tddsr import images, rng
 from tddsr.degradation.pipeline import Degradation, degrade
-from tddsr.images import Picture
+from tddsr.images import ImageError, Picture, Pixels
+from tddsr.pixels import to_pixels, to_tensor
+
+_FILES = 2
+"""Stream of chance, apart from those of training."""
 
 
-def lr_path(folder: Path, hr: Path) -> Path:
-    """The lr picture's place: FOLDER/lr, where the hr picture's is FOLDER/hr."""
-    return folder / "lr" / hr.relative_to(folder / "hr")
+def degrade_pixels(hr: Pixels, settings: Degradation, name: str, seed: int) -> tuple[Pixels, Pixels]:
+    """Make the (hr, lr) pair of one picture, both (H,W,3) uint8; hr is cropped to a multiple of the factor.
+
+    Args:
+        hr: (H,W,3), uint8 or uint16.
+        settings: of the degradation.
+        name: of the picture, without folder and suffix.
+        seed: whole number >= 0.
+
+    Raises:
+        ValueError: the picture is smaller than the factor.
+    """
+    height, width = (side - side % settings.factor for side in hr.shape[:2])
+    if not height or not width:
+        raise ValueError(f"{hr.shape[1]}x{hr.shape[0]} is too small for a factor of {settings.factor}")
+    hr = hr[:height, :width]
+    hr = np.ascontiguousarray(hr if hr.dtype == np.uint8 else (hr // 257).astype(np.uint8))
+    lr = degrade(to_tensor(hr), settings, rng.generator(_FILES, seed, zlib.crc32(name.encode())))
+    return hr, to_pixels(lr)
 
 
-def degrade_file(source: Path, hr: Path, lr: Path, settings: Degradation, keys: tuple[int, ...]) -> None:
-    """Write the pair of one sharp picture; ``keys`` choose its degradation.
+def degrade_file(source: Path, hr: Path, lr: Path, settings: Degradation, seed: int) -> None:
+    """Write the pair of one sharp picture.
 
     Raises:
         ImageError: the picture cannot be read or written, or is smaller than the factor.
     """
-    rgb = images.read(source).rgb
-    if rgb.dtype != np.uint8:
-        rgb = (rgb // 257).astype(np.uint8)
-    height, width = (side - side % settings.factor for side in rgb.shape[:2])
-    if not height or not width:
-        raise images.ImageError(
-            f"{source}: {rgb.shape[1]}x{rgb.shape[0]} is too small for a factor of {settings.factor}"
-        )
-    rgb = np.ascontiguousarray(rgb[:height, :width])
-    picture = torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255
-    small = degrade(picture, settings, rng.generator(*keys))[0].permute(1, 2, 0)
-    images.write(lr, Picture((small * 255).round().to(torch.uint8).numpy()))
-    images.write(hr, Picture(rgb))
+    pixels = images.read(source).rgb
+    try:
+        large, small = degrade_pixels(pixels, settings, source.stem, seed)
+    except ValueError as error:
+        raise ImageError(f"{source}: {error}") from error
+    images.write(lr, Picture(small))
+    images.write(hr, Picture(large))

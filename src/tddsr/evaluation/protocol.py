@@ -9,16 +9,17 @@ from pathlib import Path
 from statistics import mean
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from tddsr import __version__, images, rng
-from tddsr.degradation import Degradation, degrade
-from tddsr.evaluation.metrics import psnr_y, ssim_y, to_8_bit
+from tddsr import __version__, images
+from tddsr.degradation import Degradation
+from tddsr.degradation.files import degrade_pixels
+from tddsr.evaluation.metrics import psnr_y, ssim_y
 from tddsr.images import Pixels
 from tddsr.networks.compact import bicubic_x4
 from tddsr.networks.features import LPIPS
+from tddsr.pixels import to_pixels, to_tensor
 from tddsr.training.data import DataError, list_photos
 from tddsr.upscaler import Upscaler
 
@@ -47,20 +48,6 @@ class Row:
     scores: dict[str, float]
 
 
-def _tensor(pixels: Pixels) -> Tensor:
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
-
-
-def _pixels(image: Tensor) -> Pixels:
-    pixels: Pixels = (to_8_bit(image)[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-    return pixels
-
-
-def _degraded(hr: Pixels, preset: Literal["resshift", "realesrgan"], keys: tuple[int, ...]) -> Pixels:
-    lr = degrade(_tensor(hr), Degradation.preset(preset), rng.generator(*keys))
-    return _pixels(lr)
-
-
 def load_pairs(
     hr: Path, lr: Path | None, preset: Literal["resshift", "realesrgan"], seed: int, limit: int | None = None
 ) -> Iterator[Pair]:
@@ -69,12 +56,10 @@ def load_pairs(
     Raises:
         DataError: a folder is empty, a picture has no partner, or the sizes do not fit.
     """
-    for index, path in enumerate(list_photos(hr)[:limit]):
+    for path in list_photos(hr)[:limit]:
         truth = images.read(path).rgb
         if lr is None:
-            height, width = (side - side % 4 for side in truth.shape[:2])
-            truth = truth[:height, :width]
-            small = _degraded(truth, preset, (seed, index))
+            truth, small = degrade_pixels(truth, Degradation.preset(preset), path.stem, seed)
         else:
             partners = sorted(lr.glob(f"{path.stem}.*"))
             if not partners:
@@ -87,7 +72,7 @@ def load_pairs(
 
 def bicubic(lr: Pixels, _seed: int) -> Pixels:
     """PyTorch's bicubic enlargement (a = -0.75), which the networks start from."""
-    return _pixels(bicubic_x4(_tensor(lr)))
+    return to_pixels(bicubic_x4(to_tensor(lr)))
 
 
 def method(spec: str, device: str = "auto") -> Enlarge:
@@ -123,9 +108,9 @@ def evaluate(
 ) -> Iterator[Row]:
     """Score every method on every pair; a method that ignores the noise costs ``seeds`` times as much as it need."""
     for pair in pairs:
-        truth = _tensor(pair.hr)
+        truth = to_tensor(pair.hr)
         for name, enlarge in methods.items():
-            pictures = [_tensor(enlarge(pair.lr, seed)) for seed in range(seeds if name != "bicubic" else 1)]
+            pictures = [to_tensor(enlarge(pair.lr, seed)) for seed in range(seeds if name != "bicubic" else 1)]
             with torch.inference_mode():
                 scores = {key: mean(float(score(p, truth)) for p in pictures) for key, score in scorers.items()}
             yield Row(name, pair.name, scores)

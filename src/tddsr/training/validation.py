@@ -11,9 +11,11 @@ from torch import Tensor
 
 from tddsr import rng
 from tddsr.config import ValidationConfig
-from tddsr.degradation import Degradation, degrade
+from tddsr.degradation import Degradation
+from tddsr.degradation.files import degrade_pixels
 from tddsr.evaluation.metrics import psnr_y, ssim_y, to_8_bit
 from tddsr.networks.features import LPIPS
+from tddsr.pixels import to_tensor
 from tddsr.training.data import DataError, list_photos, read_photo
 
 Scores = dict[str, float]
@@ -31,15 +33,16 @@ class Validator:
         self.device = device
         self.lpips = {name: LPIPS(name, features).to(device) for name in config.lpips}
         self.pairs: list[tuple[Tensor, Tensor]] = []
-        for index, path in enumerate(list_photos(config.folder)[: config.count]):
+        for path in list_photos(config.folder)[: config.count]:
             photo = read_photo(path)
             height, width = photo.shape[1:]
             side = config.crop
             if min(height, width) < side:
                 raise DataError(f"{path} is {width}x{height}, smaller than validation.crop={side}")
             top, left = (height - side) // 2, (width - side) // 2
-            hr = photo[None, :, top : top + side, left : left + side].float() / 255
-            self.pairs.append((hr, degrade(hr, degradation, rng.generator(config.seed, index))))
+            crop = photo[:, top : top + side, left : left + side].permute(1, 2, 0).numpy()
+            truth, small = degrade_pixels(crop, degradation, path.stem, config.seed)
+            self.pairs.append((to_tensor(truth), to_tensor(small)))
 
     @torch.no_grad()
     def run(self, sampler: Callable[[Tensor, Tensor], Tensor], channels: int) -> tuple[Scores, Tensor]:
