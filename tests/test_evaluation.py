@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 from tddsr.cli import app
 from tddsr.evaluation import protocol
 from tddsr.evaluation.metrics import luma_y, psnr_y, ssim_y, to_8_bit
-from tddsr.training.data import DataError
 from tests.conftest import photo
 
 
@@ -83,10 +82,10 @@ def test_pairs_without_partner_or_of_another_size_are_refused(pair_folders):
     hr, lr = pair_folders / "hr", pair_folders / "lr"
     assert [pair.name for pair in protocol.load_pairs(hr, lr, "resshift", 0)] == ["0", "1"]
     Image.fromarray(photo(21, 20)).save(lr / "1.png")
-    with pytest.raises(DataError, match=r"1\.png is not a quarter"):
+    with pytest.raises(protocol.PairError, match=r"1\.png is not a quarter"):
         list(protocol.load_pairs(hr, lr, "resshift", 0))
     (lr / "1.png").unlink()
-    with pytest.raises(DataError, match="partner"):
+    with pytest.raises(protocol.PairError, match="partner"):
         list(protocol.load_pairs(hr, lr, "resshift", 0))
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tddsr.checkpoint import load_model, save_model
 from tddsr.config import Recipe, RecipeError, load_recipe, recipe_names
+from tddsr.images import ImageError
 from tddsr.networks.features import FeatureNetwork
 from tddsr.training.data import DataError, Patches
 from tddsr.training.loop import Player, Run, TrainingError
@@ -156,8 +157,8 @@ def test_what_is_not_finite_stops_with_step_and_checkpoint(recipe, monkeypatch, 
     run = prepare(recipe, CPU, QUIET)
     loss = run.task.loss  # type: ignore[attr-defined]
 
-    def poisoned(model, x_0, hr):
-        terms = loss(model, x_0, hr)
+    def poisoned(model, x_0, hr, generator):
+        terms = loss(model, x_0, hr, generator)
         if run.step == 3 and where == "loss":
             terms["truth"] = terms["truth"] * value
         if run.step == 3 and where == "gradient":
@@ -245,9 +246,9 @@ def test_batches_are_a_function_of_seed_and_step(photos):
 
 def test_folders_that_cannot_be_trained_on_say_why(photos, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no pictures"):
+    with pytest.raises(ImageError, match="no pictures"):
         Patches(tmp_path / "empty", 32, 1, 0)
-    with pytest.raises(DataError, match="not a folder"):
+    with pytest.raises(ImageError, match="no such folder"):
         Patches(tmp_path / "none", 32, 1, 0)
     with pytest.raises(DataError, match="96x96, smaller than the patch of 128"):
         Patches(photos, 128, 1, 0)[0]

@@ -38,14 +38,14 @@ class Result:
 
 def _folder_jobs(folder: Path, output: Path, default_output: Callable[[Path], Path]) -> Iterator[Job]:
     inside = output.resolve()
-    found = False
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in images.READABLE or not path.is_file() or inside in path.resolve().parents:
-            continue
-        found = True
-        yield Job(path, output / path.relative_to(folder).with_suffix(default_output(path).suffix))
-    if not found:
-        yield Job(folder, None, f"{folder}: holds no pictures ({', '.join(sorted(images.READABLE))})")
+    try:
+        found = images.find(folder)
+    except images.ImageError as error:
+        yield Job(folder, None, str(error))
+        return
+    for path in found:
+        if inside not in path.resolve().parents:
+            yield Job(path, output / path.relative_to(folder).with_suffix(default_output(path).suffix))
 
 
 def plan(

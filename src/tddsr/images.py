@@ -55,6 +55,11 @@ class Picture:
         """(width, height)."""
         return self.rgb.shape[1], self.rgb.shape[0]
 
+    @property
+    def rgb_8_bit(self) -> Pixels:
+        """``rgb`` as uint8."""
+        return self.rgb if self.rgb.dtype == np.uint8 else (self.rgb // 257).astype(np.uint8)
+
 
 def from_pil(image: Image.Image) -> Picture:
     """Take a PIL image of any mode apart.
@@ -102,6 +107,20 @@ def to_pil(picture: Picture) -> Image.Image:
     if picture.icc:
         image.info["icc_profile"] = picture.icc
     return image
+
+
+def find(folder: Path) -> list[Path]:
+    """All picture files below ``folder``, sorted.
+
+    Raises:
+        ImageError: the folder is missing, or holds no pictures.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"{folder}: no such folder")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in READABLE and p.is_file())
+    if not found:
+        raise ImageError(f"{folder}: holds no pictures ({', '.join(sorted(READABLE))})")
+    return found
 
 
 def read(path: Path) -> Picture:

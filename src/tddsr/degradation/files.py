@@ -20,7 +20,7 @@ def degrade_pixels(hr: Pixels, settings: Degradation, name: str, seed: int) -> t
     """Make the (hr, lr) pair of one picture, both (H,W,3) uint8; hr is cropped to a multiple of the factor.
 
     Args:
-        hr: (H,W,3), uint8 or uint16.
+        hr: (H,W,3) uint8.
         settings: of the degradation.
         name: of the picture, without folder and suffix.
         seed: whole number >= 0.
@@ -31,8 +31,7 @@ def degrade_pixels(hr: Pixels, settings: Degradation, name: str, seed: int) -> t
     height, width = (side - side % settings.factor for side in hr.shape[:2])
     if not height or not width:
         raise ValueError(f"{hr.shape[1]}x{hr.shape[0]} is too small for a factor of {settings.factor}")
-    hr = hr[:height, :width]
-    hr = np.ascontiguousarray(hr if hr.dtype == np.uint8 else (hr // 257).astype(np.uint8))
+    hr = np.ascontiguousarray(hr[:height, :width])
     lr = degrade(to_tensor(hr), settings, rng.generator(_FILES, seed, zlib.crc32(name.encode())))
     return hr, to_pixels(lr)
 
@@ -43,7 +42,7 @@ def degrade_file(source: Path, hr: Path, lr: Path, settings: Degradation, seed: 
     Raises:
         ImageError: the picture cannot be read or written, or is smaller than the factor.
     """
-    pixels = images.read(source).rgb
+    pixels = images.read(source).rgb_8_bit
     try:
         large, small = degrade_pixels(pixels, settings, source.stem, seed)
     except ValueError as error:

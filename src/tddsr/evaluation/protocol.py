@@ -20,7 +20,6 @@ from tddsr.images import Pixels
 from tddsr.networks.compact import bicubic_x4
 from tddsr.networks.features import LPIPS
 from tddsr.pixels import to_pixels, to_tensor
-from tddsr.training.data import DataError, list_photos
 from tddsr.upscaler import Upscaler
 
 Enlarge = Callable[[Pixels, int], Pixels]
@@ -28,6 +27,10 @@ Enlarge = Callable[[Pixels, int], Pixels]
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 """((B,3,H,W), (B,3,H,W)), both in [0,1] -> (B,)."""
+
+
+class PairError(ValueError):
+    """Folders that do not hold pairs, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,20 @@ def load_pairs(
     """Pairs of ``hr`` with the pictures of the same name in ``lr``, or with its own pictures degraded.
 
     Raises:
-        DataError: a folder is empty, a picture has no partner, or the sizes do not fit.
+        ImageError: a folder is empty, or a picture cannot be read.
+        PairError: a picture has no partner, or the sizes do not fit.
     """
-    for path in list_photos(hr)[:limit]:
-        truth = images.read(path).rgb
+    for path in images.find(hr)[:limit]:
+        truth = images.read(path).rgb_8_bit
         if lr is None:
             truth, small = degrade_pixels(truth, Degradation.preset(preset), path.stem, seed)
         else:
             partners = sorted(lr.glob(f"{path.stem}.*"))
             if not partners:
-                raise DataError(f"{lr} has no picture named {path.stem}, the partner of {path}")
-            small = images.read(partners[0]).rgb
+                raise PairError(f"{lr} has no picture named {path.stem}, the partner of {path}")
+            small = images.read(partners[0]).rgb_8_bit
             if truth.shape[0] != 4 * small.shape[0] or truth.shape[1] != 4 * small.shape[1]:
-                raise DataError(f"{partners[0]} is not a quarter of the size of {path}")
+                raise PairError(f"{partners[0]} is not a quarter of the size of {path}")
         yield Pair(path.stem, small, truth)
 
 

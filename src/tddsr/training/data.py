@@ -6,33 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tddsr import rng
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
+from tddsr import images, rng
 
 
 class DataError(ValueError):
-    """A folder of photos that cannot be trained or scored on, with the reason."""
-
-
-def list_photos(folder: Path) -> list[Path]:
-    """All pictures below ``folder``, sorted; an empty or missing folder is an error."""
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder of photos")
-    photos = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not photos:
-        raise DataError(f"{folder} holds no pictures ({', '.join(sorted(SUFFIXES))})")
-    return photos
+    """Photos that cannot be trained on, with the reason."""
 
 
 def read_photo(path: Path) -> Tensor:
     """(3,H,W) uint8 RGB."""
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    return torch.from_numpy(np.array(images.read(path).rgb_8_bit)).permute(2, 0, 1)
 
 
 class Patches(Dataset[Tensor]):
@@ -42,7 +28,7 @@ class Patches(Dataset[Tensor]):
     """
 
     def __init__(self, folder: Path, patch: int, batch: int, seed: int) -> None:
-        self.photos, self.patch, self.batch, self.seed = list_photos(folder), patch, batch, seed
+        self.photos, self.patch, self.batch, self.seed = images.find(folder), patch, batch, seed
         self._decoded: dict[int, Tensor] = {}
 
     def _photo(self, index: int) -> Tensor:

@@ -44,7 +44,7 @@ class DistillTask(Task):
                 with torch.no_grad():
                     schedule = self.teacher.schedule.respaced(self.teacher_steps)
                     target = diffusion.sample_deterministic(schedule, self.teacher.predictor(lr), y, eps)
-        terms = self.loss(model, estimate, hr)
+        terms = self.loss(model, estimate, hr, generator)
         if self.weights.distill:
             terms["distill"] = self.weights.distill * losses.distill(estimate.float(), target.float())
         loss = torch.stack(list(terms.values())).sum()
