@@ -111,7 +111,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(recipe, photos, random_fea
     network = json.dumps(SMALL.model_dump())
     command = [
         sys.executable, "-m", "tddsr", "train", "compact-teacher", "--device", "cpu", "steps=60", "checkpoint_every=5",
-        f"features={random_features}", f"data.train={photos}", "data.patch=32", "data.batch=1",
+        f"features={random_features}", f"data.train={photos}", "data.patch=40", "data.batch=1",
         f"model.network={network}", f"validation.folder={photos}", "validation.count=1", "validation.crop=32",
         "validation.every=60", "validation.lpips=[alexnet]",
     ]  # fmt: skip

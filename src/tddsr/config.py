@@ -26,7 +26,7 @@ class DataConfig(_Section):
 
     train: Path = Path("data/train")
     degradation: Literal["resshift", "realesrgan"] = "resshift"
-    patch: int = Field(128, ge=32, description="side of an hr patch")
+    patch: int = Field(128, ge=40, description="side of an hr patch")
     batch: int = Field(8, ge=1)
     workers: int = Field(0, ge=0, description="processes that read pictures ahead")
 
