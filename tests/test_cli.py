@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from tddsr import __version__
 from tddsr.checkpoint import load_model, read_notes, save_model
-from tddsr.cli import app
+from tddsr.cli import app, main
 from tddsr.config import recipe_names
 from tests.conftest import photo
 from tests.test_images import png_with_size, truncated_jpeg
@@ -162,6 +162,29 @@ def test_a_wrong_option_is_exit_code_2(tmp_path, model, options):
     assert result.exit_code == 2
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "a_x4.png").exists()
+
+
+@pytest.mark.parametrize("arguments", [
+    ["upscale", "a.png", "--scale", "9"], ["upscale"], ["upscale", "a.png", "--tile", "big"], ["no-such-command"],
+    ["upscale", "a.png", "--model", "no-such-model"], ["upscale", "a.png", "--odd"],
+])  # fmt: skip
+def test_a_wrong_option_is_one_line(arguments, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["tddsr", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert len(written.err.splitlines()) == 1
+
+
+def test_exit_codes_reach_the_shell(tmp_path, model, monkeypatch):
+    source = picture(tmp_path / "a.png")
+    for paths, code in (([source], 0), ([tmp_path / "none.png"], 1)):
+        monkeypatch.setattr("sys.argv", ["tddsr", "upscale", *map(str, paths), "--model", str(model)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == code
 
 
 def test_the_seed_and_the_tile_are_passed_on(tmp_path, model):
