@@ -1,0 +1,77 @@
+"""The weights that the package carries, on real pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tddsr import Upscaler
+from tddsr.config import load_recipe
+from tddsr.evaluation import protocol
+from tddsr.model import multiply_adds_per_lr_pixel
+
+PHOTO = Path(__file__).parents[1] / "examples" / "coffee.jpg"
+
+
+@pytest.fixture(scope="module")
+def upscaler() -> Upscaler:
+    return Upscaler.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def whole(upscaler: Upscaler) -> np.ndarray:
+    return np.asarray(Upscaler(upscaler.model, tile=None)(Image.open(PHOTO))).astype(int)
+
+
+def test_it_is_a_student_of_the_recipe_within_its_limit(upscaler):
+    teacher = load_recipe("compact-teacher").model
+    assert teacher is not None
+    assert upscaler.model.config == teacher.model_copy(update={"role": "student"})
+    assert multiply_adds_per_lr_pixel(upscaler.model) <= 0.6e6
+
+
+@pytest.mark.parametrize("tile", [64, 96, 200])
+def test_tiles_give_the_pixels_of_the_whole(upscaler, whole, tile):
+    tiled = np.asarray(Upscaler(upscaler.model, tile=tile)(Image.open(PHOTO))).astype(int)
+    assert np.abs(tiled - whole).max() <= 1
+
+
+def test_colours_stay(whole):
+    """Reduced again, the large picture is the small one: no shift of any channel."""
+    lr = np.asarray(Image.open(PHOTO)).astype(float)
+    small = np.asarray(Image.fromarray(whole.astype(np.uint8)).resize((lr.shape[1], lr.shape[0]), Image.Resampling.BOX))
+    assert np.abs((small - lr).mean(axis=(0, 1))).max() < 2
+    assert np.abs(small - lr).mean() < 6
+
+
+def test_it_adds_detail(whole):
+    """More fine contrast than the bicubic enlargement has."""
+    bicubic = protocol.bicubic(np.asarray(Image.open(PHOTO)), 0).astype(int)
+
+    def fine(picture: np.ndarray) -> float:
+        return float(np.abs(np.diff(picture, axis=1)).mean() + np.abs(np.diff(picture, axis=0)).mean())
+
+    assert fine(whole) > 1.1 * fine(bicubic)
+
+
+def test_flat_places_stay_flat(upscaler):
+    for value in (10, 128, 245):
+        flat = upscaler(np.full((48, 48, 3), value, np.uint8)).astype(float)
+        assert abs(flat.mean() - value) < 4
+        assert flat[64:-64, 64:-64].std() < 2.5
+
+
+def test_the_seed_changes_something_and_not_much(upscaler, whole):
+    other = np.asarray(upscaler(Image.open(PHOTO), seed=1)).astype(int)
+    assert 0 < np.abs(other - whole).mean() < 4
+
+
+def test_it_looks_better_than_bicubic(upscaler, data, features):
+    folder = data / "test" / "Val_SR_ImageNet"
+    pairs = list(protocol.load_pairs(folder / "gt", folder / "lq", "resshift", 0, limit=12))
+    methods = {"bicubic": protocol.bicubic, "ours": lambda lr, seed: upscaler(lr, seed=seed)}
+    scorers = protocol.metrics(features, torch.device("cpu"))
+    scores = protocol.means(list(protocol.evaluate(methods, pairs, {"VGG": scorers["LPIPS-VGG"]}, 1)))
+    assert scores["ours"]["VGG"] < scores["bicubic"]["VGG"] - 0.02
