@@ -6,10 +6,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tddsr import __version__
+from tddsr import __version__, upscaler
 from tddsr.checkpoint import load_model, read_notes, save_model
 from tddsr.cli import app, main
 from tddsr.config import recipe_names
+from tddsr.tiling import plan
 from tests.conftest import photo
 from tests.test_images import png_with_size, truncated_jpeg
 
@@ -142,6 +143,38 @@ def test_an_empty_folder_is_one_line(tmp_path, model):
     assert "no pictures" in result.stderr
 
 
+@pytest.mark.parametrize("output", [".", "in"])
+def test_an_original_is_never_overwritten(tmp_path, model, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    source = picture(tmp_path / "in" / "a.png")
+    before = source.read_bytes()
+    result = call("upscale", "in", "-o", output, "--model", model, "--overwrite")
+    assert source.read_bytes() == before
+    assert result.exit_code == (1 if output == "in" else 0)
+    assert (tmp_path / "a.png").exists() == (output == ".")
+    result = call("upscale", source, "-o", source, "--model", model, "--overwrite")
+    assert (result.exit_code, source.read_bytes()) == (1, before)
+
+
+def test_pairs_may_be_written_into_the_folder_of_their_originals(tmp_path):
+    picture(tmp_path / "a.png")
+    for _ in range(2):
+        assert call("degrade", tmp_path, "-o", tmp_path).exit_code == 0
+    assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.png")) == [
+        "a.png",
+        "hr/a.png",
+        "lr/a.png",
+    ]
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path, model):
+    long, good = picture(tmp_path / f"{'n' * 251}.png"), picture(tmp_path / "a.png")
+    result = call("upscale", long, good, "--model", model)
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert (tmp_path / "a_x4.png").exists()
+
+
 def test_two_pictures_never_write_one_file(tmp_path, model):
     a, b = picture(tmp_path / "a.bmp"), picture(tmp_path / "a.gif")
     result = call("upscale", a, b, "-o", tmp_path / "out", "--model", model)
@@ -187,7 +220,7 @@ def test_exit_codes_reach_the_shell(tmp_path, model, monkeypatch):
         assert stopped.value.code == code
 
 
-def test_the_seed_and_the_tile_are_passed_on(tmp_path, model):
+def test_the_seed_and_the_tile_are_passed_on(tmp_path, model, monkeypatch):
     source = picture(tmp_path / "a.png", 60, 60)
 
     def pixels(*options: str) -> np.ndarray:
@@ -195,9 +228,17 @@ def test_the_seed_and_the_tile_are_passed_on(tmp_path, model):
         return np.asarray(Image.open(tmp_path / "a_x4.png")).astype(int)
 
     plain = pixels()
+    tiles = []
+
+    def spy(height, width, tile, *rest):
+        tiles.append(tile)
+        return plan(height, width, tile, *rest)
+
+    monkeypatch.setattr(upscaler, "plan", spy)
     assert np.abs(pixels("--tile", "16") - plain).max() <= 1
-    assert np.array_equal(pixels("--seed", "0"), plain)
+    assert np.array_equal(pixels("--seed", "0", "--tile", "none"), plain)
     assert not np.array_equal(pixels("--seed", "1"), plain)
+    assert tiles == [16, None, None]
 
 
 def test_pairs_are_reproducible(tmp_path):
@@ -251,7 +292,7 @@ def test_convert_halves_a_model_and_keeps_its_notes(model, student, tmp_path):
     assert out.stat().st_size < 0.7 * model.stat().st_size
     assert read_notes(out) == "from step 7"
     assert load_model(out).config == student.config
-    assert call("convert", "no-such-model", "-o", out).exit_code == 1
+    assert call("convert", "no-such-model", "-o", out).exit_code == 2
 
 
 def test_version_and_help():

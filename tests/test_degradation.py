@@ -9,7 +9,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tddsr import rng
-from tddsr.degradation import Degradation, degrade
+from tddsr.degradation import Degradation, degrade, degrade_pair, pipeline
 from tddsr.degradation.jpeg import jpeg
 from tddsr.degradation.kernels import density_kernels, filter2d, sinc_kernels
 from tddsr.degradation.noise import gaussian_noise, luma, poisson_noise
@@ -189,32 +189,138 @@ def test_the_seed_decides_and_nothing_else():
 
 
 def test_without_its_parts_the_pipeline_is_a_resize():
-    idle = Stage(blur_probability=0, resize_weights=(0, 0, 1), gaussian_probability=1, gaussian_sigma=(0, 0),
-                 jpeg_quality=(100, 100))  # fmt: skip
-    settings = Degradation(first=idle, second=idle, final_sinc_probability=0)
+    idle = Stage(blur_probability=0, resize_weights=(0, 0, 1), gaussian_probability=1, gaussian_sigma=(0, 0))
+    best = (100.0, 100.0)
+    settings = Degradation(
+        first=idle, second=idle, final_sinc_probability=0, first_jpeg_quality=best, final_jpeg_quality=best
+    )
     hr = torch.from_numpy(photo(96, 96, noise=0)).permute(2, 0, 1)[None].float() / 255
     lr = degrade(hr, settings, rng.generator(0))
     errors = [(F.interpolate(hr, scale_factor=0.25, mode=m) - lr).abs().mean() for m in MODES]
     assert min(errors) < 0.01
 
 
-@pytest.mark.parametrize(("field", "setting"), [
-    ("blur", {"sigma": (2.9, 3.0), "kernel_sizes": (19, 19)}),
-    ("noise", {"gaussian_probability": 1.0, "gaussian_sigma": (30.0, 30.0)}),
-    ("jpeg", {"jpeg_quality": (10.0, 10.0)}),
+IDLE = Stage(blur_probability=0.0, resize_weights=(0, 0, 1), gaussian_probability=1.0, gaussian_sigma=(0.0, 0.0))
+
+
+@pytest.mark.parametrize("damage", [
+    {"first": IDLE.model_copy(update={"blur_probability": 1.0, "sigma": (2.9, 3.0), "kernel_sizes": (19, 19)})},
+    {"first": IDLE.model_copy(update={"gaussian_sigma": (30.0, 30.0)})},
+    {"first": IDLE.model_copy(update={"resize_weights": (0.0, 1.0, 0.0), "resize_range": (0.15, 0.2)})},
+    {"second": IDLE.model_copy(update={"gaussian_probability": 0.0, "poisson_scale": (3.0, 3.0)})},
+    {"first_jpeg_quality": (10.0, 10.0)}, {"final_jpeg_quality": (10.0, 10.0)}, {"final_sinc_probability": 1.0},
 ])  # fmt: skip
-def test_every_part_damages_the_picture(field, setting):
-    idle = {"blur_probability": 0.0, "resize_weights": (0, 0, 1), "gaussian_probability": 1.0,
-            "gaussian_sigma": (0.0, 0.0), "jpeg_quality": (100.0, 100.0)}  # fmt: skip
-    if field == "blur":
-        setting = {**setting, "blur_probability": 1.0}
+def test_every_part_damages_the_picture(damage):
     hr = picture(96, 96)
-    second = Stage(**idle)
+    best = (100.0, 100.0)
+    idle = Degradation(
+        first=IDLE, second=IDLE, final_sinc_probability=0, first_jpeg_quality=best, final_jpeg_quality=best
+    )
+    plain, damaged = (degrade(hr, s, rng.generator(1)) for s in (idle, idle.model_copy(update=damage)))
+    assert (damaged - plain).abs().mean() > 0.002
 
-    def make(stage):
-        return degrade(hr, Degradation(first=stage, second=second, final_sinc_probability=0), rng.generator(1))
 
-    assert (make(Stage(**{**idle, **setting})) - make(Stage(**idle))).abs().mean() > 0.002
+def test_the_presets_have_the_published_numbers():
+    """Section 4 of the method: ResShift's and SinSR's configuration, and Real-ESRGAN's."""
+    ours = Degradation.preset("resshift")
+    assert ours.first.model_dump() == {
+        "probability": 1.0, "blur_probability": 1.0, "kernel_sizes": (3, 19),
+        "family_weights": (0.45, 0.25, 0.12, 0.03, 0.12, 0.03), "sinc_probability": 0.1, "sigma": (0.2, 3.0),
+        "generalised_beta": (0.5, 4.0), "plateau_beta": (1.0, 2.0), "resize_weights": (0.2, 0.7, 0.1),
+        "resize_range": (0.15, 1.5), "gaussian_probability": 0.5, "gaussian_sigma": (1.0, 30.0),
+        "poisson_scale": (0.05, 3.0), "grey_probability": 0.4,
+    }  # fmt: skip
+    assert ours.second.model_dump() == ours.first.model_dump() | {
+        "probability": 0.5, "blur_probability": 0.8, "kernel_sizes": (3, 13), "sigma": (0.2, 1.5),
+        "resize_weights": (0.3, 0.4, 0.3), "resize_range": (0.3, 1.2), "gaussian_sigma": (1.0, 25.0),
+        "poisson_scale": (0.05, 2.5),
+    }  # fmt: skip
+    assert ours.final_sinc_probability == 0.8
+    assert ours.final_sinc_sizes == (3, 13)
+    assert [*ours.first_jpeg_quality, *ours.final_jpeg_quality] == [30, 95, 30, 95]
+
+    original = Degradation.preset("realesrgan")
+    assert original.first.kernel_sizes == original.second.kernel_sizes == original.final_sinc_sizes == (7, 21)
+    assert original.second.probability == 1.0
+    assert (ours.sharpen, original.sharpen) == (False, True)
+    assert original.first.sigma == ours.first.sigma
+    assert original.second.resize_range == ours.second.resize_range
+
+
+def test_what_is_drawn_is_what_the_settings_say(monkeypatch):
+    """Frequencies and ranges of the parameters themselves, seen where they are used, over a few thousand samples."""
+    seen: dict[str, list[list[torch.Tensor]]] = {}
+
+    def spy(name, function):
+        def wrapper(*arguments, **options):
+            seen.setdefault(name, []).append([a for a in arguments if isinstance(a, torch.Tensor)])
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(pipeline, name, wrapper)
+
+    for name in ("density_kernels", "sinc_kernels", "jpeg", "gaussian_noise", "poisson_noise", "resize"):
+        spy(name, getattr(pipeline, name))
+    count = 3000
+    degrade(torch.full((count, 3, 16, 16), 0.5), Degradation(), rng.generator(0))
+
+    size, sigma_x, sigma_y, angle, beta, plateau = seen["density_kernels"][0]
+    assert sorted(size.unique().tolist()) == list(range(3, 20, 2))
+    assert sigma_x.min() >= 0.2
+    assert 2.9 < sigma_x.max() <= 3
+    assert angle.abs().max() <= math.pi
+    isotropic = sigma_x == sigma_y
+    plain = (beta == 1) & ~plateau
+    for found, expected in (
+        (plain & isotropic, 0.45), (plain & ~isotropic, 0.25), (~plain & ~plateau & isotropic, 0.12),
+        (~plain & ~plateau & ~isotropic, 0.03), (plateau & isotropic, 0.12), (plateau & ~isotropic, 0.03),
+    ):  # fmt: skip
+        assert found.float().mean().item() == pytest.approx(expected, abs=0.03)
+    generalised = beta[~plain & ~plateau]
+    assert generalised.min() >= 0.5
+    assert 3 < generalised.max() <= 4
+    assert beta[plateau].min() >= 1
+    assert beta[plateau].max() <= 2
+
+    first, second, final = seen["sinc_kernels"]
+    small = first[0] < 13
+    assert first[1][small].min() >= math.pi / 3 - 1e-6
+    assert math.pi / 5 <= first[1][~small].min() < math.pi / 4
+    assert sorted(second[0].unique().tolist()) == sorted(final[0].unique().tolist()) == list(range(3, 14, 2))
+    assert final[1].min() >= math.pi / 3 - 1e-6
+
+    assert len(seen["jpeg"][0][0]) == count
+    qualities = torch.cat([group[1] for group in seen["jpeg"]])
+    assert 30 <= qualities.min() < 31
+    assert 94 < qualities.max() <= 95
+    before, after = (len(group[0]) for group in seen["jpeg"][1:])
+    assert before + after == count
+    assert before / count == pytest.approx(0.5, abs=0.05)
+
+    (gaussian_1, gaussian_2), (poisson_1, poisson_2) = seen["gaussian_noise"], seen["poisson_noise"]
+    assert len(gaussian_1[0]) / count == pytest.approx(0.5, abs=0.05)
+    assert (len(gaussian_2[0]) + len(poisson_2[0])) / count == pytest.approx(0.5, abs=0.05)  # half have a second stage
+    for strength, low, high in (
+        (gaussian_1, 1, 30), (gaussian_2, 1, 25), (poisson_1, 0.05, 3), (poisson_2, 0.05, 2.5)
+    ):  # fmt: skip
+        assert strength[1].min() >= low
+        assert 0.9 * high < strength[1].max() <= high
+        assert strength[2].float().mean().item() == pytest.approx(0.4, abs=0.07)
+
+    _, size_in, size_out, mode = seen["resize"][0]
+    scale = size_out[:, 0] / size_in[:, 0]
+    for found, expected in ((scale > 1, 0.2), (scale < 1, 0.7)):
+        assert found.float().mean().item() == pytest.approx(expected, abs=0.05)
+    assert scale.min() < 0.2
+    assert 1.4 < scale.max() <= 1.5
+    assert torch.bincount(mode).float().div(count).sub(1 / 3).abs().max() < 0.04
+
+
+def test_sharpening_comes_before_the_damage():
+    hr = picture(96, 96)
+    target, lr = degrade_pair(hr, Degradation.preset("realesrgan"), rng.generator(0))
+    assert torch.equal(target, sharpen(hr))
+    assert torch.equal(lr, degrade(target, Degradation.preset("realesrgan"), rng.generator(0)))
+    assert torch.equal(degrade_pair(hr, Degradation(), rng.generator(0))[0], hr)
 
 
 def test_sizes_must_be_multiples_of_the_factor():

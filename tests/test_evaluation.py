@@ -80,13 +80,27 @@ def pair_folders(tmp_path):
 
 def test_pairs_without_partner_or_of_another_size_are_refused(pair_folders):
     hr, lr = pair_folders / "hr", pair_folders / "lr"
-    assert [pair.name for pair in protocol.load_pairs(hr, lr, "resshift", 0)] == ["0", "1"]
+    assert [pair.name for pair in protocol.load_pairs(hr, lr, "resshift", 0)] == ["0.png", "1.png"]
     Image.fromarray(photo(21, 20)).save(lr / "1.png")
     with pytest.raises(protocol.PairError, match=r"1\.png is not a quarter"):
         list(protocol.load_pairs(hr, lr, "resshift", 0))
     (lr / "1.png").unlink()
     with pytest.raises(protocol.PairError, match="partner"):
         list(protocol.load_pairs(hr, lr, "resshift", 0))
+
+
+def test_what_degrade_writes_is_what_eval_makes_and_finds(tmp_path):
+    for name, seed in (("a.png", 0), ("sub/a.png", 1), ("sub/b[1].c.png", 2)):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo(48, 48, seed)).save(tmp_path / "in" / name)
+    result = CliRunner().invoke(app, ["degrade", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--seed", "5"])
+    assert result.exit_code == 0
+    written = list(protocol.load_pairs(tmp_path / "out" / "hr", tmp_path / "out" / "lr", "resshift", 0))
+    made = list(protocol.load_pairs(tmp_path / "in", None, "resshift", 5))
+    assert [pair.name for pair in written] == ["a.png", "sub/a.png", "sub/b[1].c.png"]
+    for a, b in zip(written, made, strict=True):
+        assert np.array_equal(a.hr, b.hr)
+        assert np.array_equal(a.lr, b.lr)
 
 
 def test_degraded_pairs_depend_on_the_seed_alone(pair_folders):
@@ -111,6 +125,6 @@ def test_the_command_prints_a_table_and_its_protocol(pair_folders, features, tmp
     assert "| bicubic | " in result.stdout
     assert "2 pairs" in result.stdout
     content = json.loads(out.read_text())
-    assert [line["picture"] for line in content["pictures"]] == ["0", "1"]
+    assert [line["picture"] for line in content["pictures"]] == ["0.png", "1.png"]
     mean = sum(line["PSNR-Y"] for line in content["pictures"]) / 2
     assert content["means"]["bicubic"]["PSNR-Y"] == pytest.approx(mean)

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from tddsr.networks.features import LPIPS, FeatureNetwork
+from tddsr.networks.features import LPIPS, FeatureNetwork, WeightsError
 
 
 @pytest.mark.parametrize(("name", "channels"), [
@@ -38,6 +39,31 @@ def test_flat_pictures_have_finite_gradients(features):
     assert black.grad.isfinite().all()
 
 
+class Evil:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was run",))
+
+
+def test_a_cached_download_cannot_run_code(tmp_path, monkeypatch):
+    monkeypatch.delenv("TDDSR_FEATURES", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cached = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
+    cached.parent.mkdir(parents=True)
+    torch.save({"features.0.weight": Evil()}, cached)
+    with pytest.raises(WeightsError, match="cannot load"):
+        LPIPS("alexnet")
+
+
+def test_damaged_and_foreign_weights_are_refused(tmp_path):
+    file = tmp_path / "alexnet_lpips.safetensors"
+    file.write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match="not a readable"):
+        LPIPS("alexnet", tmp_path)
+    save_file(FeatureNetwork("vgg16").state_dict(), file)
+    with pytest.raises(WeightsError, match="not alexnet's"):
+        LPIPS("alexnet", tmp_path)
+
+
 def test_missing_weights_say_where_they_belong(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"alexnet_lpips\.safetensors"):
+    with pytest.raises(WeightsError, match=r"alexnet_lpips\.safetensors"):
         LPIPS("alexnet", tmp_path)

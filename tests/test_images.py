@@ -118,6 +118,52 @@ def test_missing_files_and_folders_are_not_pictures(tmp_path):
             images.read(path)
 
 
+def test_16_bit_grey_becomes_8_bit_where_a_file_holds_no_more(tmp_path):
+    values = np.full((16, 16, 3), 30000, np.uint16)
+    for suffix in (".jpg", ".webp"):
+        images.write(tmp_path / f"a{suffix}", Picture(values, grey=True))
+        back = images.read(tmp_path / f"a{suffix}").rgb
+        assert np.abs(back.astype(int) - 30000 // 257).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [(".tif", ".png"), (".tif", ".tif"), (".jpg", ".webp"), (".png", ".tif")]
+)
+def test_exif_survives_from_any_kind_to_any_other(tmp_path, source, target):
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    exif[0x0112] = 3
+    pixels = photo(40, 52)
+    Image.fromarray(pixels).save(tmp_path / f"a{source}", exif=exif)
+    images.write(tmp_path / f"b{target}", images.read(tmp_path / f"a{source}"))
+    with Image.open(tmp_path / f"b{target}") as back:
+        assert back.getexif()[0x010F] == "maker"
+        assert back.getexif().get(0x0112, 1) == 1
+        assert back.size == (52, 40)
+        assert np.abs(np.asarray(back.convert("RGB")).astype(int) - pixels[::-1, ::-1]).mean() < 6
+
+
+def test_pil_images_keep_exif_and_get_none_they_had_not():
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    assert images.from_pil(Image.fromarray(photo())).exif is None
+    image = Image.fromarray(photo())
+    image.info["exif"] = exif.tobytes()
+    again = images.to_pil(images.from_pil(image))
+    assert again.getexif()[0x010F] == "maker"
+
+
+def test_damaged_exif_costs_no_picture(tmp_path):
+    Image.fromarray(photo()).save(tmp_path / "a.webp", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x01")
+    assert images.read(tmp_path / "a.webp").size == (52, 40)
+
+
+def test_hidden_files_are_not_found(tmp_path):
+    for name in ("._a.png", "b.png"):
+        Image.fromarray(photo()).save(tmp_path / name)
+    assert images.find(tmp_path) == [tmp_path / "b.png"]
+
+
 @pytest.mark.parametrize(("name", "picture", "reason"), [
     ("a.xyz", Picture(photo()), r"\.png"),
     ("a.jpg", Picture(photo(), alpha=photo()[..., 0]), "transparency"),

@@ -18,7 +18,7 @@ from tddsr.networks.features import FeatureNetwork
 from tddsr.training.data import DataError, Patches
 from tddsr.training.loop import Player, Run, TrainingError
 from tddsr.training.start import describe, prepare
-from tests.conftest import SMALL
+from tests.conftest import SMALL, small_model
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)
@@ -208,11 +208,37 @@ def test_the_result_is_a_model_file_of_the_average(recipe, distill):
         assert list(settings.out.glob("events.out.tfevents.*"))
 
 
-@pytest.mark.parametrize("precision", ["bfloat16"])
-def test_mixed_precision_trains(recipe, precision):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_mixed_precision_computes_in_half_and_keeps_the_weights(recipe, precision):
     run = prepare(changed(recipe, precision=precision), CPU, QUIET)
-    run.run()
+    seen = set()
+    run.task.model.network.stem_lr.register_forward_hook(lambda _layer, _inputs, output: seen.add(output.dtype))
+    run._train_step(run.patches[0])
+    assert seen == {getattr(torch, precision)}
     assert next(run.task.model.parameters()).dtype == torch.float32
+
+
+def test_a_run_is_not_gone_on_with_from_another_teacher(distill, tmp_path):
+    prepare(distill, CPU, QUIET).run()
+    save_model(small_model("teacher", seed=1), tmp_path / "teacher.safetensors")
+    with pytest.raises(TrainingError, match="differs in: origin"):
+        prepare(distill, CPU, QUIET).run()
+
+
+def test_a_student_is_no_teacher(distill, student, tmp_path):
+    save_model(student, tmp_path / "teacher.safetensors")
+    with pytest.raises(RecipeError, match="is a student"):
+        prepare(distill, CPU, QUIET)
+
+
+def test_another_judge_chooses_anew(recipe):
+    prepare(changed(recipe, steps=6), CPU, QUIET).run()
+    state = torch.load(recipe.out / "state.pt", weights_only=True)
+    torch.save({**state, "best": -1.0}, recipe.out / "state.pt")
+    for count, expected in ((2, -1.0), (1, float("inf"))):
+        run = prepare(changed(recipe, validation={**recipe.validation.model_dump(), "count": count}), CPU, QUIET)
+        run.resume()
+        assert run.best == expected
 
 
 def test_rates_follow_their_schedule(recipe):
@@ -250,8 +276,27 @@ def test_folders_that_cannot_be_trained_on_say_why(photos, tmp_path):
         Patches(tmp_path / "empty", 32, 1, 0)
     with pytest.raises(ImageError, match="no such folder"):
         Patches(tmp_path / "none", 32, 1, 0)
-    with pytest.raises(DataError, match="96x96, smaller than the patch of 128"):
-        Patches(photos, 128, 1, 0)[0]
+    with pytest.raises(DataError, match=r"96x96, smaller than data\.patch=128"):
+        Patches(photos, 128, 1, 0)
+    (photos / "bad.png").write_text("no picture")
+    with pytest.raises(ImageError, match=r"bad\.png"):
+        Patches(photos, 32, 1, 0)
+
+
+def test_the_cache_of_photos_is_bounded(photos):
+    small, large = (Patches(photos, 32, 4, 0, cache=room) for room in (3 * 96 * 96, 1 << 30))
+    for step in range(5):
+        assert torch.equal(small[step], large[step])
+    assert len(small._decoded) == 1
+    assert len(large._decoded) == 6
+
+
+@pytest.mark.parametrize("override", [{"data": {"patch": 44}}, {"validation": {"crop": 36}}])
+def test_sizes_that_the_network_cannot_take_are_refused_before_the_first_step(recipe, override):
+    ((section, values),) = override.items()
+    settings = changed(recipe, **{section: {**getattr(recipe, section).model_dump(), **values}})
+    with pytest.raises(TrainingError, match="multiple of 8"):
+        prepare(settings, CPU, QUIET)
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -261,7 +306,8 @@ def test_every_recipe_is_valid(name):
 
 @pytest.mark.parametrize(("override", "complaint"), [
     ("data.bach=4", "data.bach"), ("steps=0", "steps"), ("nonsense", "key=value"), ("model=null", "model"),
-    ("data.patch=50", "multiple of 4"), ("task=distill", "teacher"), ("optim.rate=fast", "optim.rate"),
+    ("loss={}", "loss.truth"), ("model.role=student", "role"), ("data.batch=[1", "not YAML"),
+    ("model.schedule.kappa=0", "kappa"), ("task=distill", "teacher"), ("optim.rate=fast", "optim.rate"),
 ])  # fmt: skip
 def test_wrong_overrides_name_the_key(override, complaint):
     with pytest.raises(RecipeError, match=complaint):

@@ -163,7 +163,7 @@ def test_a_file_that_cannot_hold_the_result_is_refused_before_any_work(upscaler,
 
 
 @pytest.mark.parametrize("options", [
-    {"scale": 0.5}, {"scale": 9}, {"seed": -1}, {"steps": 2}, {"steps": 0}, {"output": "a.png"},
+    {"sampler": "odd"}, {"scale": 0.5}, {"scale": 9}, {"seed": -1}, {"steps": 2}, {"steps": 0}, {"output": "a.png"},
 ])  # fmt: skip
 def test_impossible_options_are_refused(upscaler, options):
     with pytest.raises(ValueError, match=next(iter(options)) if "steps" not in options else "step"):
@@ -172,12 +172,19 @@ def test_impossible_options_are_refused(upscaler, options):
 
 @pytest.mark.parametrize("picture", [
     np.zeros((4, 4, 2), np.uint8), np.zeros((2, 3, 4, 4), np.uint8), np.zeros((4, 4), np.int32),
-    np.full((4, 4, 3), 2.0), np.zeros((0, 4, 3), np.uint8), torch.zeros(4, 4), torch.zeros(3, 4, 4, dtype=torch.int32),
+    np.full((4, 4, 3), 2.0), np.full((4, 4, 3), np.nan),
+    np.zeros((0, 4, 3), np.uint8), torch.zeros(4, 4), torch.zeros(3, 4, 4, dtype=torch.int32),
     [1, 2],
 ])  # fmt: skip
 def test_other_arrays_and_things_are_refused(upscaler, picture):
     with pytest.raises(ValueError, match=r"not|cannot"):
         upscaler(picture)
+
+
+@pytest.mark.parametrize("tile", [0, -1, "none", 1.5])
+def test_impossible_tiles_are_refused(student, tile):
+    with pytest.raises(ValueError, match="tile is"):
+        Upscaler(student, tile=tile)
 
 
 def test_progress_counts_tiles(student):

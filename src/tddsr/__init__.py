@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tddsr.upscaler import Upscaler
 
-__all__ = ["Upscaler", "__version__"]
+    load = Upscaler.load
+
+__all__ = ["Upscaler", "__version__", "load"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:
     # PyTorch takes seconds to import; `tddsr --help` and `--version` do without.
-    if name == "Upscaler":
+    if name in ("Upscaler", "load"):
         from tddsr.upscaler import Upscaler
 
-        return Upscaler
+        return Upscaler if name == "Upscaler" else Upscaler.load
     raise AttributeError(f"module 'tddsr' has no attribute {name!r}")

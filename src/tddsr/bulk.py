@@ -36,20 +36,45 @@ class Result:
         return asdict(self)
 
 
-def _folder_jobs(folder: Path, output: Path, default_output: Callable[[Path], Path]) -> Iterator[Job]:
-    inside = output.resolve()
+def _folder_jobs(
+    folder: Path, output: Path, default_output: Callable[[Path], Path], exclude: Sequence[Path]
+) -> Iterator[Job]:
+    root = folder.resolve()
+    # What an earlier run wrote into a folder inside this one is not read again.
+    written = {path.resolve() for path in exclude if root in path.resolve().parents}
     try:
-        found = images.find(folder)
+        found = [path for path in images.find(folder) if written.isdisjoint(path.resolve().parents)]
+        if not found:
+            raise images.ImageError(f"{folder}: holds no pictures apart from those in {', '.join(map(str, exclude))}")
     except images.ImageError as error:
         yield Job(folder, None, str(error))
         return
     for path in found:
-        if inside not in path.resolve().parents:
-            yield Job(path, output / path.relative_to(folder).with_suffix(default_output(path).suffix))
+        yield Job(path, output / path.relative_to(folder).with_suffix(default_output(path).suffix))
+
+
+def _checked(jobs: Sequence[Job]) -> Iterator[Job]:
+    """The jobs, those with a problem marked: nothing overwrites its own source or another's result."""
+    first: dict[Path, Path] = {}
+    for job in jobs:
+        if job.output is None:
+            yield job
+        elif job.output.resolve() == job.input.resolve():
+            yield Job(job.input, None, f"{job.input}: would be overwritten by its own result; choose another output")
+        elif first.setdefault(job.output.resolve(), job.input) != job.input:
+            other = first[job.output.resolve()]
+            yield Job(job.input, None, f"{job.input}: would be written to {job.output}, like {other}")
+        else:
+            yield job
 
 
 def plan(
-    inputs: Sequence[Path], output: Path | None, default_output: Callable[[Path], Path], folder_tag: str = ""
+    inputs: Sequence[Path],
+    output: Path | None,
+    default_output: Callable[[Path], Path],
+    *,
+    folder_tag: str = "",
+    exclude: Sequence[Path] = (),
 ) -> list[Job]:
     """Pair every picture with its output.
 
@@ -58,6 +83,7 @@ def plan(
         output: a file (for one picture), or a folder; None writes beside the input.
         default_output: where the result of a file is written by default; its suffix is used in any case.
         folder_tag: added to a folder's name to make its default output.
+        exclude: folders that are not searched, beside ``output``, where they lie inside a searched one.
     """
     one_file = len(inputs) == 1 and not inputs[0].is_dir()
     jobs: list[Job] = []
@@ -65,41 +91,36 @@ def plan(
         if path.is_dir():
             named = path.resolve() if path.name in ("", "..") else path
             folder = output or named.with_name(named.name + folder_tag)
-            jobs += _folder_jobs(path, folder, default_output)
+            jobs += _folder_jobs(path, folder, default_output, [folder, *exclude])
         elif output is None:
             jobs.append(Job(path, default_output(path)))
         elif one_file and output.suffix and not output.is_dir():
             jobs.append(Job(path, output))
         else:
             jobs.append(Job(path, output / path.with_suffix(default_output(path).suffix).name))
-    seen: dict[Path, Path] = {}
-    for index, job in enumerate(jobs):
-        if job.output is None:
-            continue
-        first = seen.setdefault(job.output.resolve(), job.input)
-        if first != job.input:
-            jobs[index] = Job(job.input, None, f"{job.input}: would be written to {job.output}, like {first}")
-    return jobs
+    return list(_checked(jobs))
+
+
+def _do(job: Job, enlarge: Callable[[Path, Path], Any], overwrite: bool) -> tuple[Status, str]:
+    if job.output is None:
+        return "failed", job.problem or f"{job.input}: has no output"
+    try:
+        if job.output.exists() and not overwrite and job.input.exists():
+            return "skipped", f"{job.output}: exists, skipped (--overwrite replaces it)"
+        enlarge(job.input, job.output)
+    except images.ImageError as error:
+        return "failed", str(error)
+    except MemoryError:
+        return "failed", f"{job.input}: the enlarged picture does not fit into this machine's memory"
+    except Exception as error:  # whatever is wrong with one picture, the others go on
+        return "failed", f"{job.input}: {type(error).__name__}: {' '.join(str(error).split())}"
+    return "done", f"{job.input} -> {job.output}"
 
 
 def run(jobs: Sequence[Job], enlarge: Callable[[Path, Path], Any], overwrite: bool = False) -> Iterator[Result]:
     """Do the jobs in order, one result each; a failure is a result, and the others go on."""
     for job in jobs:
         start = time.perf_counter()
-        status: Status = "failed"
-        if job.problem is not None or job.output is None:
-            message = job.problem or ""
-        elif job.output.exists() and not overwrite and job.input.exists():
-            status, message = "skipped", f"{job.output}: exists, skipped (--overwrite replaces it)"
-        else:
-            try:
-                enlarge(job.input, job.output)
-                status, message = "done", f"{job.input} -> {job.output}"
-            except images.ImageError as error:
-                message = str(error)
-            except MemoryError:
-                message = f"{job.input}: the enlarged picture does not fit into memory; use a smaller --scale"
-            except RuntimeError as error:
-                message = f"{job.input}: {str(error).splitlines()[0]}"
+        status, message = _do(job, enlarge, overwrite)
         output = None if job.output is None else str(job.output)
         yield Result(str(job.input), output, status, message, round(time.perf_counter() - start, 3))

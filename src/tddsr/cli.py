@@ -124,10 +124,11 @@ def degrade(
     from tddsr.degradation.files import degrade_file
 
     settings = Degradation.preset(preset.value)
-    jobs = bulk.plan(inputs, output / "hr", lambda path: path.with_suffix(".png"))
+    pairs = (output / "hr", output / "lr")
+    jobs = bulk.plan(inputs, pairs[0], lambda path: path.with_suffix(".png"), exclude=pairs)
 
     def write_pair(source: Path, target: Path) -> None:
-        degrade_file(source, target, output / "lr" / target.relative_to(output / "hr"), settings, seed)
+        degrade_file(source, output, target.relative_to(pairs[0]), settings, seed)
 
     failed = False
     for result in bulk.run(jobs, write_pair, overwrite):
@@ -166,7 +167,7 @@ def train(
             typer.echo(describe(run))
         else:
             run.run()
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         _fail(str(error), code=1)
     except KeyboardInterrupt:
         _fail("stopped; the same command goes on from the last checkpoint", code=130)
@@ -181,13 +182,15 @@ def convert(
     """Write a model file again, for example at half the size."""
     import torch
 
-    from tddsr.checkpoint import load_model, read_notes, save_model
+    from tddsr.checkpoint import CheckpointError, load_model, read_notes, save_model
 
     try:
         model = load_model(source)
         save_model(model, output, torch.float16 if half else torch.float32, read_notes(source))
-    except (ValueError, OSError) as error:
-        _fail(str(error), code=1)
+    except CheckpointError as error:
+        _fail(str(error), code=2)
+    except OSError as error:
+        _fail(f"{output}: cannot be written ({error.strerror or error})", code=1)
     typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
 
 
@@ -217,9 +220,14 @@ def evaluate(
         _fail(f"scoring needs the package {error.name}: pip install 'tddsr[train]'", code=1)
     try:
         chosen = {spec: protocol.method(spec, device) for spec in methods}
+        if output is not None and not output.absolute().parent.is_dir():
+            raise ValueError(f"{output}: its folder does not exist")
+    except ValueError as error:
+        _fail(str(error), code=2)
+    try:
         pairs = list(protocol.load_pairs(hr, lr, preset.value, seed, limit))
         scorers = protocol.metrics(features, pick_device(device))
-    except (ValueError, FileNotFoundError) as error:
+    except ValueError as error:
         _fail(str(error), code=1)
     rows = list(
         track(

@@ -89,8 +89,15 @@ class Recipe(_Section):
             raise ValueError("a teacher recipe needs 'model'")
         if self.task == "distill" and (self.teacher is None or self.model is not None):
             raise ValueError("a distill recipe needs 'teacher', a model file, and takes 'model' from it")
-        if self.data.patch % 4:
-            raise ValueError(f"data.patch is {self.data.patch}; it must be a multiple of 4")
+        if self.model is not None and self.model.role != "teacher":
+            raise ValueError(
+                f"model.role is {self.model.role}; a recipe describes a teacher, a student follows from it"
+            )
+        terms = {"truth": self.loss.truth, "lpips": self.loss.lpips}
+        if self.task == "distill":
+            terms["distill"] = self.loss.distill
+        if not any(terms.values()):
+            raise ValueError(f"all loss weights are 0; set one of {', '.join(f'loss.{name}' for name in terms)}")
         return self
 
 
@@ -120,7 +127,10 @@ def _set(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree.get(parent), dict):
             tree[parent] = {}
         tree = tree[parent]
-    tree[leaf] = yaml.safe_load(value)
+    try:
+        tree[leaf] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"'{override}': the value is not YAML") from None
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -138,7 +148,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
             _set(tree, override)
         return Recipe.model_validate(tree)
     except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: {error}") from error
+        raise RecipeError(f"{path}: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" + (f" (got {e['input']!r})" if e["loc"] else "")

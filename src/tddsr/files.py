@@ -1,8 +1,9 @@
-"""Writing files so that a reader never sees half of one."""
+"""Files as a whole: written so that a reader never sees half of one, and told apart by their content."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -25,3 +26,8 @@ def whole_or_nothing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of the content, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +64,25 @@ class Picture:
         return self.rgb if self.rgb.dtype == np.uint8 else (self.rgb // 257).astype(np.uint8)
 
 
+_LAYOUT_TAGS = {
+    256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 288, 289, 317, 320, 322, 323, 324, 325, 330, 338, 339,
+    513, 514, 529, 530, 531, 532, 700, 33723, 34377, 34675,
+}  # fmt: skip
+"""EXIF and TIFF tags that describe how this file's pixels are stored, orientation among them: not true of another."""
+
+
+def _kept_exif(image: Image.Image) -> bytes | None:
+    """What the EXIF data say of the picture, apart from how its pixels are stored; None if that is nothing."""
+    exif = Image.Exif()
+    try:
+        exif.load(image.getexif().tobytes())  # a copy: the picture still needs its orientation
+        for tag in _LAYOUT_TAGS & set(exif):
+            del exif[tag]
+        return exif.tobytes() if len(exif) else None
+    except Exception:  # damaged EXIF data must not cost the picture
+        return None
+
+
 def from_pil(image: Image.Image) -> Picture:
     """Take a PIL image of any mode apart.
 
@@ -69,8 +91,8 @@ def from_pil(image: Image.Image) -> Picture:
     """
     if 0 in image.size:
         raise ValueError(f"a picture of {image.width}x{image.height} has no pixels")
+    exif = _kept_exif(image)
     image = ImageOps.exif_transpose(image)
-    exif = image.getexif().tobytes() or None
     icc = image.info.get("icc_profile")
     if image.mode == "F":
         raise ValueError("floating-point pictures are not supported: convert it to 8 or 16 bit")
@@ -104,37 +126,36 @@ def to_pil(picture: Picture) -> Image.Image:
         image = Image.fromarray(picture.rgb)
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha))
-    if picture.icc:
-        image.info["icc_profile"] = picture.icc
+    for key, value in (("icc_profile", picture.icc), ("exif", picture.exif)):
+        if value:
+            image.info[key] = value
     return image
 
 
 def find(folder: Path) -> list[Path]:
-    """All picture files below ``folder``, sorted.
+    """All picture files below ``folder``, sorted; hidden ones are left out.
 
     Raises:
         ImageError: the folder is missing, or holds no pictures.
     """
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in READABLE and p.is_file())
+    found = sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in READABLE and not p.name.startswith(".") and p.is_file()
+    )
     if not found:
         raise ImageError(f"{folder}: holds no pictures ({', '.join(sorted(READABLE))})")
     return found
 
 
-def read(path: Path) -> Picture:
-    """Read a picture file.
-
-    Raises:
-        ImageError: the file is missing, not a picture, damaged, too large, or of an unsupported kind.
-    """
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture file; whatever goes wrong with it inside the block is an ImageError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # damaged metadata, large pictures: an error, or of no account
             with Image.open(path) as image:
-                image.load()
-                return from_pil(image)
+                yield image
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -148,13 +169,34 @@ def read(path: Path) -> Picture:
         raise ImageError(f"{path}: its header says more than {most} million pixels, which is refused") from None
     except MemoryError:
         raise ImageError(f"{path}: too large for this machine's memory") from None
-    # Pillow's decoders raise whatever their format's code happened upon in a damaged file.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, OverflowError) as error:
-        raise ImageError(f"{path}: {error or 'damaged picture'}") from error
+    except Exception as error:  # Pillow's decoders raise whatever they happened upon in a damaged file
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{path}: damaged or unsupported ({reason})") from error
+
+
+def header_size(path: Path) -> tuple[int, int]:
+    """(width, height) by the file's header, without decoding it.
+
+    Raises:
+        ImageError: the file is missing or not a picture.
+    """
+    with _opened(path) as image:
+        return image.size
+
+
+def read(path: Path) -> Picture:
+    """Read a picture file.
+
+    Raises:
+        ImageError: the file is missing, not a picture, damaged, too large, or of an unsupported kind.
+    """
+    with _opened(path) as image:
+        image.load()
+        return from_pil(image)
 
 
 def check_writable(path: Path, size: tuple[int, int] | None = None, alpha: bool = False) -> None:
-    """Raise ImageError if a picture of ``size`` (width, height) cannot be written as the kind that ``path`` names."""
+    """Raise ImageError if a picture of ``size`` (width, height) cannot be written to ``path``, before it is made."""
     if path.suffix.lower() not in _WRITERS:
         raise ImageError(f"{path}: cannot write '{path.suffix}' files; use one of {', '.join(sorted(WRITABLE))}")
     name, largest, _ = _WRITERS[path.suffix.lower()]
@@ -162,6 +204,9 @@ def check_writable(path: Path, size: tuple[int, int] | None = None, alpha: bool 
         raise ImageError(f"{path}: {name} holds at most {largest} pixels a side, not {size[0]}x{size[1]}; write .png")
     if alpha and name == "JPEG":
         raise ImageError(f"{path}: JPEG cannot hold transparency; write .png or .webp")
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise ImageError(f"{path}: cannot be written (no permission to write to {existing}, or not a folder)")
 
 
 def write(path: Path, picture: Picture) -> None:
@@ -172,6 +217,8 @@ def write(path: Path, picture: Picture) -> None:
     """
     check_writable(path, picture.size, picture.alpha is not None)
     name, _, options = _WRITERS[path.suffix.lower()]
+    if name in ("JPEG", "WEBP") and picture.rgb.dtype == np.uint16:
+        picture = replace(picture, rgb=picture.rgb_8_bit)  # all that these kinds of file can hold
     try:
         image = to_pil(picture)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from tddsr import diffusion
@@ -22,11 +22,11 @@ class ScheduleConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = 4
-    kappa: float = 2.0
-    power: float = 0.3
-    min_noise: float = 0.2
-    end: float = 0.99
+    steps: int = Field(4, ge=1)
+    kappa: float = Field(2.0, gt=0)
+    power: float = Field(0.3, gt=0)
+    min_noise: float = Field(0.2, gt=0)
+    end: float = Field(0.99, gt=0, lt=1)
 
     def build(self) -> Schedule:
         return Schedule.geometric(**self.model_dump())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -86,8 +86,8 @@ class Upscaler:
     """
 
     def __init__(self, model: Model, tile: Tile = "auto") -> None:
-        if isinstance(tile, int) and tile < 1:
-            raise ValueError(f"tile is {tile}; use a number of lr pixels, 'auto', or None for the whole picture")
+        if tile not in ("auto", None) and not (isinstance(tile, int) and tile > 0):
+            raise ValueError(f"tile is {tile!r}; use a number of lr pixels, 'auto', or None for the whole picture")
         self.model = model
         self.tile = tile
         self.weight = next(model.parameters())
@@ -143,7 +143,7 @@ class Upscaler:
             ImageError: the file cannot be read or written.
             ValueError: an option out of range, or an array or tensor of another shape or type.
         """
-        steps = self._check(scale, seed, steps)
+        steps = self._check(scale, seed, steps, sampler)
 
         def enlarge(rgb: Pixels) -> Pixels:
             return self._enlarge(rgb, scale, seed, steps, sampler, progress)
@@ -167,11 +167,13 @@ class Upscaler:
             return _like_array(picture, enlarge)
         raise ValueError(f"cannot enlarge a {type(picture).__name__}; give a path, PIL image, array or tensor")
 
-    def _check(self, scale: float, seed: int, steps: int | None) -> int:
+    def _check(self, scale: float, seed: int, steps: int | None, sampler: str) -> int:
         if not 1 <= scale <= 8:
             raise ValueError(f"scale is {scale}; it must be 1 to 8")
         if seed < 0:
             raise ValueError(f"seed is {seed}; it must be 0 or more")
+        if sampler not in get_args(Sampler):
+            raise ValueError(f"sampler is '{sampler}'; it must be one of {', '.join(get_args(Sampler))}")
         steps = self.model.default_steps if steps is None else steps
         self.model.check_steps(steps)
         return steps
@@ -271,7 +273,7 @@ def _like_array(array: Pixels, enlarge: Callable[[Pixels], Pixels]) -> Pixels:
         raise ValueError(f"an array must be (H,W), (H,W,1), (H,W,3) or (H,W,4), not {array.shape}")
     if array.dtype not in (np.uint8, np.uint16) and not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"an array must be uint8, uint16 or floating point in [0,1], not {array.dtype}")
-    if np.issubdtype(array.dtype, np.floating) and (array.min() < 0 or array.max() > 1):
+    if np.issubdtype(array.dtype, np.floating) and not (array.min() >= 0 and array.max() <= 1):
         raise ValueError(f"a floating-point array must be in [0,1], not [{array.min():g}, {array.max():g}]")
     if channels == 1:
         rgb = enlarge(np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2))

@@ -5,10 +5,8 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
-import numpy as np
-
 from tddsr import images, rng
-from tddsr.degradation.pipeline import Degradation, degrade
+from tddsr.degradation.pipeline import Degradation, degrade_pair
 from tddsr.images import ImageError, Picture, Pixels
 from tddsr.pixels import to_pixels, to_tensor
 
@@ -22,7 +20,7 @@ def degrade_pixels(hr: Pixels, settings: Degradation, name: str, seed: int) -> t
     Args:
         hr: (H,W,3) uint8.
         settings: of the degradation.
-        name: of the picture, without folder and suffix.
+        name: of the picture, below its folder and without suffix; forward slashes.
         seed: whole number >= 0.
 
     Raises:
@@ -31,21 +29,21 @@ def degrade_pixels(hr: Pixels, settings: Degradation, name: str, seed: int) -> t
     height, width = (side - side % settings.factor for side in hr.shape[:2])
     if not height or not width:
         raise ValueError(f"{hr.shape[1]}x{hr.shape[0]} is too small for a factor of {settings.factor}")
-    hr = np.ascontiguousarray(hr[:height, :width])
-    lr = degrade(to_tensor(hr), settings, rng.generator(_FILES, seed, zlib.crc32(name.encode())))
-    return hr, to_pixels(lr)
+    hr = hr[:height, :width]
+    target, lr = degrade_pair(to_tensor(hr), settings, rng.generator(_FILES, seed, zlib.crc32(name.encode())))
+    return to_pixels(target), to_pixels(lr)
 
 
-def degrade_file(source: Path, hr: Path, lr: Path, settings: Degradation, seed: int) -> None:
-    """Write the pair of one sharp picture.
+def degrade_file(source: Path, folder: Path, name: Path, settings: Degradation, seed: int) -> None:
+    """Write the pair of one sharp picture: ``folder``/hr/``name`` and ``folder``/lr/``name``.
 
     Raises:
         ImageError: the picture cannot be read or written, or is smaller than the factor.
     """
     pixels = images.read(source).rgb_8_bit
     try:
-        large, small = degrade_pixels(pixels, settings, source.stem, seed)
+        large, small = degrade_pixels(pixels, settings, name.with_suffix("").as_posix(), seed)
     except ValueError as error:
         raise ImageError(f"{source}: {error}") from error
-    images.write(lr, Picture(small))
-    images.write(hr, Picture(large))
+    images.write(folder / "lr" / name, Picture(small))
+    images.write(folder / "hr" / name, Picture(large))

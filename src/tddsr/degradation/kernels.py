@@ -1,7 +1,7 @@
 """Blur kernels of Real-ESRGAN: six density families and the sinc filter, one set of parameters per sample.
 
 Every kernel is a (k, k) square that sums to 1, centred, zero outside its own (odd) size. Families (section 4 of the
-method; Wang et al. 2021): isotropic and anisotropic Gaussian, generalised Gaussian exp(-(q/2)^beta) and plateau
+method; Wang et al. 2021): isotropic and anisotropic Gaussian, generalised Gaussian exp(-q^beta / 2) and plateau
 1 / (1 + q^beta), with q = p^T Sigma^-1 p.
 """
 

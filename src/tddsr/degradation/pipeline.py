@@ -23,12 +23,12 @@ Range = tuple[float, float]
 
 
 class Stage(BaseModel):
-    """One pass of blur, resize, noise, JPEG; the defaults are those of the first stage."""
+    """One pass of blur, resize and noise; the defaults are those of the first stage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     probability: float = 1.0
-    """of the blur, resize and noise of this stage as a whole"""
+    """of this stage as a whole"""
     blur_probability: float = 1.0
     kernel_sizes: tuple[int, int] = (3, 19)
     family_weights: tuple[float, ...] = (0.45, 0.25, 0.12, 0.03, 0.12, 0.03)
@@ -44,7 +44,6 @@ class Stage(BaseModel):
     gaussian_sigma: Range = (1.0, 30.0)
     poisson_scale: Range = (0.05, 3.0)
     grey_probability: float = 0.4
-    jpeg_quality: Range = (30.0, 95.0)
 
 
 _SECOND = {
@@ -64,11 +63,13 @@ class Degradation(BaseModel):
 
     factor: int = 4
     first: Stage = Stage()
+    first_jpeg_quality: Range = (30.0, 95.0)
     second: Stage = Stage(**_SECOND, probability=0.5, kernel_sizes=(3, 13))
     final_sinc_probability: float = 0.8
-    final_sinc_sizes: tuple[int, int] = (7, 21)
-    sharpen_target: bool = False
-    """train towards the unsharp-masked hr, as Real-ESRGAN does"""
+    final_sinc_sizes: tuple[int, int] = (3, 13)
+    final_jpeg_quality: Range = (30.0, 95.0)
+    sharpen: bool = False
+    """start from the unsharp-masked picture, and train towards it, as Real-ESRGAN does"""
 
     @classmethod
     def preset(cls, name: Literal["resshift", "realesrgan"]) -> Degradation:
@@ -76,7 +77,7 @@ class Degradation(BaseModel):
         if name == "resshift":
             return cls()
         second = Stage(**_SECOND, kernel_sizes=(7, 21))
-        return cls(first=Stage(kernel_sizes=(7, 21)), second=second, sharpen_target=True)
+        return cls(first=Stage(kernel_sizes=(7, 21)), second=second, final_sinc_sizes=(7, 21), sharpen=True)
 
 
 class _Dice:
@@ -152,8 +153,7 @@ def _noise(image: Tensor, active: Tensor, stage: Stage, dice: _Dice) -> Tensor:
 def _resize(image: Tensor, size: Tensor, new_size: Tensor, dice: _Dice) -> Tensor:
     mode = dice.choice((1.0,) * len(MODES))
     canvas = (int(new_size[:, 0].max()), int(new_size[:, 1].max()))
-    device = image.device
-    return resize(image, size.to(device), new_size.to(device), mode.to(device), canvas)
+    return resize(image, size, new_size, mode, canvas)
 
 
 def _stage(image: Tensor, size: Tensor, nominal: Tensor, stage: Stage, dice: _Dice) -> tuple[Tensor, Tensor]:
@@ -168,6 +168,12 @@ def _stage(image: Tensor, size: Tensor, nominal: Tensor, stage: Stage, dice: _Di
     new_size = torch.where(active[:, None], new_size, size)
     image = _resize(image, size, new_size, dice)
     return _noise(image, active, stage, dice), new_size
+
+
+def degrade_pair(hr: Tensor, settings: Degradation, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(hr to train towards, lr): as ``degrade``, which see, with the sharpening that the settings ask for."""
+    target = sharpen(hr) if settings.sharpen else hr
+    return target, degrade(target, settings, generator)
 
 
 def degrade(hr: Tensor, settings: Degradation, generator: torch.Generator) -> Tensor:
@@ -194,15 +200,15 @@ def degrade(hr: Tensor, settings: Degradation, generator: torch.Generator) -> Te
     final = full // factor
 
     image, size = _stage(hr, full, full, settings.first, dice)
-    image = _only(everyone, jpeg, image, dice.uniform(*settings.first.jpeg_quality))
+    image = _only(everyone, jpeg, image, dice.uniform(*settings.first_jpeg_quality))
     image, size = _stage(image, size, final, settings.second, dice)
 
     jpeg_first = dice.coin(0.5)
-    quality = dice.uniform(*settings.second.jpeg_quality)
+    quality = dice.uniform(*settings.final_jpeg_quality)
     image = _only(jpeg_first, jpeg, image, quality)
     image = _resize(image, size, final, dice)
     sinc_size = dice.odd(*settings.final_sinc_sizes)
-    kernels = sinc_kernels(settings.final_sinc_sizes[1], sinc_size, _cutoff(dice, sinc_size))
+    kernels = sinc_kernels(settings.final_sinc_sizes[1], sinc_size, dice.uniform(math.pi / 3, math.pi))
     image = _only(dice.coin(settings.final_sinc_probability), filter2d, image, kernels)
     image = _only(~jpeg_first, jpeg, image, quality)
     return (image.clamp(0, 1) * 255).round() / 255

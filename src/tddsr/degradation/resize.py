@@ -6,6 +6,8 @@ repeated beyond, so that a following filter or JPEG block sees a replicated edge
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -29,30 +31,34 @@ def resize_matrices(size_in: Tensor, size_out: Tensor, mode: Tensor, canvas_in: 
         mode: (B,) index into ``MODES``; each equals ``torch.nn.functional.interpolate`` of that name.
         canvas_in: length of the lines that the matrices are applied to.
         canvas_out: length of the lines that they make; beyond ``size_out`` the last sample is repeated.
+
+    All on the CPU, where float64 is always to be had.
     """
-    device = size_in.device
     n_in, n_out = size_in.double()[:, None, None], size_out.double()[:, None, None]
-    row = torch.arange(canvas_out, device=device, dtype=torch.float64)[None, :, None]
-    row = torch.minimum(row, n_out - 1)
-    # Two extra columns on either side catch the taps of the cubic outside the picture; they are folded in below.
-    column = torch.arange(-2, canvas_in + 2, device=device, dtype=torch.float64)[None, None]
+    row = torch.minimum(torch.arange(canvas_out, dtype=torch.float64)[None, :, None], n_out - 1)
     ratio = n_in / n_out
     centre = (row + 0.5) * ratio - 0.5
-
     first, last = torch.floor(row * ratio + 1e-9), torch.ceil((row + 1) * ratio - 1e-9)
+    # The few source samples around each place, which may lie outside the picture: the edge stands for them.
+    taps = math.ceil(float(ratio.max())) + 6
+    column = torch.minimum(torch.floor(centre), first) - 2 + torch.arange(taps, dtype=torch.float64)
+
     area = ((column >= first) & (column < last)) / (last - first)
     bilinear = (1 - (centre.clamp(min=0).minimum(n_in - 1) - column).abs()).clamp(min=0)
     bicubic = _cubic(centre - column)
     choice = mode[:, None, None]
     weights = torch.where(choice == 0, area, torch.where(choice == 1, bilinear, bicubic))
 
-    edge = torch.minimum(column.clamp(min=0), n_in - 1).long().expand_as(weights)
-    matrices = torch.zeros(*weights.shape[:2], canvas_in, device=device, dtype=torch.float64)
-    return matrices.scatter_add_(2, edge, weights).float()
+    edge = torch.minimum(column.clamp(min=0), n_in - 1).long()
+    matrices = torch.zeros(len(size_in), canvas_out, canvas_in)
+    return matrices.scatter_add_(2, edge, weights.float())
 
 
 def resize(image: Tensor, size_in: Tensor, size_out: Tensor, mode: Tensor, canvas: tuple[int, int]) -> Tensor:
-    """Resize each sample of (B,C,H,W) from its ``size_in`` (B,2: height, width) to ``size_out`` on a new canvas."""
+    """Resize each sample of (B,C,H,W) from its ``size_in`` (B,2: height, width) to ``size_out`` on a new canvas.
+
+    The picture may be on any device; ``size_in``, ``size_out`` and ``mode`` (B,) are on the CPU.
+    """
     rows = resize_matrices(size_in[:, 0], size_out[:, 0], mode, image.shape[-2], canvas[0]).to(image)
     columns = resize_matrices(size_in[:, 1], size_out[:, 1], mode, image.shape[-1], canvas[1]).to(image)
     return rows[:, None] @ image @ columns[:, None].transpose(-1, -2)

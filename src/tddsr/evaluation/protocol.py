@@ -54,24 +54,27 @@ class Row:
 def load_pairs(
     hr: Path, lr: Path | None, preset: Literal["resshift", "realesrgan"], seed: int, limit: int | None = None
 ) -> Iterator[Pair]:
-    """Pairs of ``hr`` with the pictures of the same name in ``lr``, or with its own pictures degraded.
+    """Pairs of ``hr`` with the pictures of the same place and name in ``lr``, or with its own pictures degraded.
 
     Raises:
         ImageError: a folder is empty, or a picture cannot be read.
         PairError: a picture has no partner, or the sizes do not fit.
     """
+    partners = {} if lr is None else {p.relative_to(lr).with_suffix(""): p for p in images.find(lr)}
     for path in images.find(hr)[:limit]:
         truth = images.read(path).rgb_8_bit
         if lr is None:
-            truth, small = degrade_pixels(truth, Degradation.preset(preset), path.stem, seed)
+            name = path.relative_to(hr).with_suffix("").as_posix()
+            truth, small = degrade_pixels(truth, Degradation.preset(preset), name, seed)
         else:
-            partners = sorted(lr.glob(f"{path.stem}.*"))
-            if not partners:
-                raise PairError(f"{lr} has no picture named {path.stem}, the partner of {path}")
-            small = images.read(partners[0]).rgb_8_bit
+            place = path.relative_to(hr).with_suffix("")
+            partner = partners.get(place)
+            if partner is None:
+                raise PairError(f"{lr} has no picture {place}, the partner of {path}")
+            small = images.read(partner).rgb_8_bit
             if truth.shape[0] != 4 * small.shape[0] or truth.shape[1] != 4 * small.shape[1]:
-                raise PairError(f"{partners[0]} is not a quarter of the size of {path}")
-        yield Pair(path.stem, small, truth)
+                raise PairError(f"{partner} is not a quarter of the size of {path}")
+        yield Pair(str(path.relative_to(hr)), small, truth)
 
 
 def bicubic(lr: Pixels, _seed: int) -> Pixels:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -53,6 +55,10 @@ def _vgg16() -> tuple[nn.Sequential, tuple[int, ...]]:
     return nn.Sequential(*layers), (3, 8, 15, 22, 29)
 
 
+class WeightsError(ValueError):
+    """Weights of a feature network that cannot be had or used; the message says what to do."""
+
+
 class FeatureNetwork(nn.Module):
     """A frozen convolutional network that returns the levels LPIPS taps.
 
@@ -82,17 +88,25 @@ class FeatureNetwork(nn.Module):
 def _backbone(name: FeatureName, folder: str | Path | None) -> dict[str, Tensor]:
     folder = folder or os.environ.get(FEATURES_FOLDER)
     if folder is None:
-        weights = torch.hub.load_state_dict_from_url(
-            _RELEASES[name], map_location="cpu", check_hash=True, progress=False
-        )
+        try:
+            weights = torch.hub.load_state_dict_from_url(
+                _RELEASES[name], map_location="cpu", check_hash=True, progress=False, weights_only=True
+            )
+        except (OSError, RuntimeError, UnpicklingError) as error:
+            raise WeightsError(
+                f"cannot load {_RELEASES[name]} ({error}); set {FEATURES_FOLDER} to a folder with {name}'s weights"
+            ) from error
     else:
         file = Path(folder) / f"{name}_lpips.safetensors"
         if not file.is_file():
-            raise FileNotFoundError(
+            raise WeightsError(
                 f"{file} does not exist: put {name}'s weights there, or unset the folder and {FEATURES_FOLDER} "
                 "to download them"
             )
-        weights = load_file(file)
+        try:
+            weights = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"{file} is not a readable safetensors file ({error})") from error
     return {key: value.float() for key, value in weights.items() if key.startswith("features.")}
 
 
@@ -107,13 +121,16 @@ class LPIPS(nn.Module):
             release file is downloaded once and its hash verified.
 
     Raises:
-        FileNotFoundError: the folder has no such file.
+        WeightsError: the weights cannot be had, are damaged, or are those of another network.
     """
 
     def __init__(self, name: FeatureName, folder: str | Path | None = None) -> None:
         super().__init__()
         self.network = FeatureNetwork(name)
-        self.network.load_state_dict(_backbone(name, folder))
+        try:
+            self.network.load_state_dict(_backbone(name, folder))
+        except RuntimeError as error:
+            raise WeightsError(f"the weights given for {name} are not {name}'s: {error}") from error
         heads = load_file(_HEADS)
         self.heads = nn.ParameterList(heads[f"{name}.lin{i}.weight"] for i in range(len(self.network.taps)))
         self.requires_grad_(False)

@@ -24,21 +24,30 @@ def read_photo(path: Path) -> Tensor:
 class Patches(Dataset[Tensor]):
     """``self[step]`` is the (B,3,P,P) uint8 batch of that step: random photos, places, flips and quarter turns.
 
-    Decoded photos stay in memory (0.8 MiB for 512x512).
+    Decoded photos stay in memory (0.8 MiB for 512x512) up to ``cache`` bytes.
+
+    Raises:
+        ImageError: the folder is missing or empty, or a file is not a picture.
+        DataError: a photo is smaller than a patch.
     """
 
-    def __init__(self, folder: Path, patch: int, batch: int, seed: int) -> None:
+    def __init__(self, folder: Path, patch: int, batch: int, seed: int, cache: int = 2 << 30) -> None:
         self.photos, self.patch, self.batch, self.seed = images.find(folder), patch, batch, seed
+        for photo in self.photos:
+            width, height = images.header_size(photo)
+            if min(height, width) < patch:
+                raise DataError(f"{photo} is {width}x{height}, smaller than data.patch={patch}")
+        self._room = cache
         self._decoded: dict[int, Tensor] = {}
 
     def _photo(self, index: int) -> Tensor:
-        if index not in self._decoded:
-            photo = read_photo(self.photos[index])
-            if min(photo.shape[1:]) < self.patch:
-                height, width = photo.shape[1:]
-                raise DataError(f"{self.photos[index]} is {width}x{height}, smaller than the patch of {self.patch}")
+        if index in self._decoded:
+            return self._decoded[index]
+        photo = read_photo(self.photos[index])
+        if photo.nbytes <= self._room:
+            self._room -= photo.nbytes
             self._decoded[index] = photo
-        return self._decoded[index]
+        return photo
 
     def _one(self, generator: torch.Generator) -> Tensor:
         def below(n: int) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 from tddsr import diffusion, losses
 from tddsr.checkpoint import load_model
 from tddsr.config import Recipe, RecipeError
+from tddsr.files import file_hash
 from tddsr.model import Model
 from tddsr.training.loop import Player, Task
 from tddsr.training.teacher import PictureLoss
@@ -21,6 +22,8 @@ class DistillTask(Task):
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         assert recipe.teacher is not None  # the recipe's validator saw to it
         self.teacher = load_model(recipe.teacher, device)
+        if self.teacher.config.role != "teacher":
+            raise RecipeError(f"{recipe.teacher} is a {self.teacher.config.role}; a student learns from a teacher")
         self.teacher_steps = recipe.teacher_steps or self.teacher.default_steps
         self.teacher.check_steps(self.teacher_steps)
         student = Model(self.teacher.config.model_copy(update={"role": "student"}))
@@ -29,6 +32,7 @@ class DistillTask(Task):
             raise RecipeError(f"{recipe.start} has another network than the teacher: {source.config.network}")
         student.network.load_state_dict(source.network.state_dict())
         self.model = student.place(device).train()
+        self.origin = file_hash(recipe.teacher) + ("" if recipe.start is None else file_hash(recipe.start))
         self.weights = recipe.loss
         self.precision = getattr(torch, recipe.precision)
         self.loss = PictureLoss(recipe.loss, recipe, device)

@@ -22,8 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tddsr import rng
 from tddsr.checkpoint import save_model
 from tddsr.config import OptimConfig, Recipe
-from tddsr.degradation import Degradation, degrade
-from tddsr.degradation.pipeline import sharpen
+from tddsr.degradation import Degradation, degrade_pair
 from tddsr.files import whole_or_nothing
 from tddsr.model import Model
 from tddsr.training.data import Patches, batches
@@ -44,7 +43,8 @@ class Player:
         self.network, self.config, self.steps = network, config, steps
         self.optimizer = torch.optim.Adam(network.parameters(), lr=config.rate, betas=config.betas)
         self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
-        self.scaler = torch.amp.GradScaler(enabled=precision == "float16")
+        device = next(network.parameters()).device
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
 
     def rate(self, step: int) -> float:
         """Learning rate of 0-based ``step``."""
@@ -82,10 +82,12 @@ class Player:
 
 
 class Task(ABC):
-    """What one kind of training does in a step. ``model`` is what it makes; ``players`` are what it trains."""
+    """What one kind of training does in a step: ``model`` is what it makes, ``players`` are what it trains."""
 
     model: Model
     players: dict[str, Player]
+    origin: str
+    """hash of the weights that the task starts from or learns from, so that a run is not gone on with from others"""
 
     @abstractmethod
     def update(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -115,6 +117,10 @@ class Run:
         self.patches = Patches(recipe.data.train, recipe.data.patch, recipe.data.batch, recipe.seed)
         self.degradation = Degradation.preset(recipe.data.degradation)
         self.validator = Validator(recipe.validation, recipe.features, self.degradation, device)
+        unit = task.model.scale * task.model.multiple
+        for key, side in (("data.patch", recipe.data.patch), ("validation.crop", recipe.validation.crop)):
+            if side % unit:
+                raise TrainingError(f"{key} is {side}; this network needs a multiple of {unit}")
         self.step = 0
         self.best = math.inf
 
@@ -123,15 +129,16 @@ class Run:
     def _fingerprint(self) -> str:
         """What must not change between the parts of a resumed run."""
         free = {"validation", "out", "features", "checkpoint_every", "log_every", "teacher", "start"}
-        return self.recipe.model_copy(
-            update={"data": self.recipe.data.model_copy(update={"workers": 0, "train": Path()})}
-        ).model_dump_json(exclude=free)
+        data = self.recipe.data.model_copy(update={"workers": 0, "train": Path()})
+        fixed = self.recipe.model_copy(update={"data": data}).model_dump(mode="json", exclude=free)
+        return json.dumps({**fixed, "origin": self.task.origin})
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
         state = {
             "step": self.step,
             "best": self.best,
+            "judge": self.recipe.validation.model_dump_json(),
             "recipe": self._fingerprint(),
             "players": {name: player.state_dict() for name, player in self.task.players.items()},
         }
@@ -150,7 +157,9 @@ class Run:
                 f"{self.folder} holds a run of another recipe (differs in: {changed}); "
                 "choose another folder with out=FOLDER, or delete this one"
             )
-        self.step, self.best = state["step"], state["best"]
+        self.step = state["step"]
+        if state["judge"] == self.recipe.validation.model_dump_json():
+            self.best = state["best"]  # else the old best was judged by another score
         for name, player in self.task.players.items():
             player.load_state_dict(state["players"][name])
         self.console.print(f"going on from step {self.step} of {self.state_file}")
@@ -160,9 +169,7 @@ class Run:
     def _pair(self, patches: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Hr and lr in [-1,1]."""
         hr = patches.to(self.device).float() / 255
-        lr = degrade(hr, self.degradation, rng.generator(self.recipe.seed, _DEGRADATION, step))
-        if self.degradation.sharpen_target:
-            hr = sharpen(hr)
+        hr, lr = degrade_pair(hr, self.degradation, rng.generator(self.recipe.seed, _DEGRADATION, step))
         return hr * 2 - 1, lr * 2 - 1
 
     def _train_step(self, patches: Tensor) -> dict[str, float]:
@@ -170,7 +177,8 @@ class Run:
         values = self.task.update(hr, lr, self.step, rng.generator(self.recipe.seed, _STEP, self.step))
         logged = {name: float(value.detach()) for name, value in values.items()}
         # In float16 the scaler meets infinite gradients as a matter of course, and leaves the step out.
-        checked = logged.keys() - ({"gradient_norm"} if self.recipe.precision == "float16" else set())
+        scaled = any(player.scaler.is_enabled() for player in self.task.players.values())
+        checked = logged.keys() - ({"gradient_norm"} if scaled else set())
         if not all(math.isfinite(logged[name]) for name in checked):
             good = f"the last good checkpoint is {self.state_file}" if self.state_file.exists() else "no checkpoint yet"
             raise TrainingError(f"step {self.step}: the loss is not finite ({logged}); {good}")

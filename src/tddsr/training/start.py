@@ -16,11 +16,13 @@ _TASKS: dict[str, type[TeacherTask] | type[DistillTask]] = {"teacher": TeacherTa
 
 def _saved_for_backward(task: Task, recipe: Recipe, device: torch.device) -> int:
     """Bytes that one sample's forward pass keeps for the backward pass, measured."""
+    weights = {weight.untyped_storage().data_ptr() for weight in task.model.parameters()}
     total = 0
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         nonlocal total
-        total += tensor.nbytes
+        if tensor.untyped_storage().data_ptr() not in weights:
+            total += tensor.nbytes
         return tensor
 
     side = recipe.data.patch // 4
@@ -44,11 +46,15 @@ def describe(run: Run) -> str:
         f" {multiply_adds_per_lr_pixel(task.model) / 1e3:.0f} k multiply-adds per lr pixel, halo {task.model.halo(1)}",
         f"training on   {photos} photos of {recipe.data.train}: {max(1, photos // recipe.data.batch)} steps an epoch",
         f"validation on {len(run.validator.pairs)} photos of {recipe.validation.folder}",
-        f"memory        about {memory / 2**20:.0f} MiB for weights, optimiser and activations",
+        f"memory        about {memory / 2**20:.0f} MiB for weights, optimiser and the network's activations,"
+        " without those of a perceptual loss",
         f"output        {recipe.out}" + (" (goes on from its checkpoint)" if run.state_file.exists() else ""),
     ))  # fmt: skip
 
 
 def prepare(recipe: Recipe, device: torch.device, console: Console) -> Run:
-    """Build everything that the run needs; every path is opened, so that mistakes show before the first step."""
+    """Build everything that a run needs.
+
+    Every path is opened and every photo's header read, so that mistakes show before the first step.
+    """
     return Run(recipe, _TASKS[recipe.task](recipe, device), device, console)

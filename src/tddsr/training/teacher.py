@@ -11,6 +11,7 @@ from torch import Tensor
 from tddsr import diffusion
 from tddsr.checkpoint import load_model
 from tddsr.config import LossConfig, Recipe, RecipeError
+from tddsr.files import file_hash
 from tddsr.model import Model
 from tddsr.networks.features import LPIPS
 from tddsr.training.loop import Player, Task
@@ -47,6 +48,7 @@ class TeacherTask(Task):
         model = Model(recipe.model) if recipe.start is None else load_model(recipe.start)
         if model.config != recipe.model:
             raise RecipeError(f"{recipe.start} is another model than the recipe's: {model.config}")
+        self.origin = "" if recipe.start is None else file_hash(recipe.start)
         self.model = model.place(device).train().requires_grad_(True)
         self.precision = getattr(torch, recipe.precision)
         self.loss = PictureLoss(recipe.loss, recipe, device)

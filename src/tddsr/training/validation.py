@@ -41,7 +41,9 @@ class Validator:
                 raise DataError(f"{path} is {width}x{height}, smaller than validation.crop={side}")
             top, left = (height - side) // 2, (width - side) // 2
             crop = photo[:, top : top + side, left : left + side].permute(1, 2, 0).numpy()
-            truth, small = degrade_pixels(crop, degradation, path.stem, config.seed)
+            truth, small = degrade_pixels(
+                crop, degradation, path.relative_to(config.folder).with_suffix("").as_posix(), config.seed
+            )
             self.pairs.append((to_tensor(truth), to_tensor(small)))
 
     @torch.no_grad()
