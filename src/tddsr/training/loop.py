@@ -114,7 +114,8 @@ class Run:
         self.recipe, self.task, self.device, self.console = recipe, task, device, console
         self.folder = recipe.out
         self.state_file = self.folder / "state.pt"
-        self.patches = Patches(recipe.data.train, recipe.data.patch, recipe.data.batch, recipe.seed)
+        data = recipe.data
+        self.patches = Patches(data.train, data.patch, data.batch, recipe.seed, data.min_scale)
         self.degradation = Degradation.preset(recipe.data.degradation)
         self.validator = Validator(recipe.validation, recipe.features, self.degradation, device)
         unit = task.model.scale * task.model.multiple
