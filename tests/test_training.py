@@ -15,7 +15,7 @@ from tddsr.checkpoint import load_model, save_model
 from tddsr.config import Recipe, RecipeError, load_recipe, recipe_names
 from tddsr.images import ImageError
 from tddsr.networks.features import FeatureNetwork
-from tddsr.training.data import DataError, Patches, read_photo
+from tddsr.training.data import DataError, Patches
 from tddsr.training.loop import Player, Run, TrainingError
 from tddsr.training.start import describe, prepare
 from tests.conftest import SMALL, small_model
@@ -281,23 +281,6 @@ def test_folders_that_cannot_be_trained_on_say_why(photos, tmp_path):
     (photos / "bad.png").write_text("no picture")
     with pytest.raises(ImageError, match=r"bad\.png"):
         Patches(photos, 32, 1, 0)
-
-
-def test_photos_are_reduced_as_far_as_they_reach(photos):
-    """At a scale of 1/3 and less, a patch of 32 is a whole photo of 96, turned or not."""
-    whole = torch.stack([read_photo(path) for path in sorted(photos.iterdir())]).float()
-    whole = torch.nn.functional.interpolate(whole, (32, 32), mode="area")
-    turned = torch.cat([torch.rot90(w, k, dims=(2, 3)) for w in (whole, whole.flip(3)) for k in range(4)])
-
-    def share_of_whole_photos(min_scale: float) -> float:
-        patches = Patches(photos, 32, 4, 0, min_scale)
-        small = torch.cat([patches[step] for step in range(15)]).float()
-        nearest = (small[:, None] - turned[None]).abs().mean(dim=(2, 3, 4)).amin(dim=1)
-        return (nearest < 6).float().mean().item()
-
-    assert share_of_whole_photos(1.0) == 0
-    assert 0.15 < share_of_whole_photos(0.01) < 0.55  # scales are even: a third
-    assert share_of_whole_photos(0.2) < share_of_whole_photos(0.01)
 
 
 def test_the_cache_of_photos_is_bounded(photos):

@@ -27,7 +27,6 @@ class DataConfig(_Section):
     train: Path = Path("data/train")
     degradation: Literal["resshift", "realesrgan"] = "resshift"
     patch: int = Field(128, ge=40, description="side of an hr patch")
-    min_scale: float = Field(1.0, gt=0, le=1, description="photos are reduced by a random factor, at most to this")
     batch: int = Field(8, ge=1)
     workers: int = Field(0, ge=0, description="processes that read pictures ahead")
 

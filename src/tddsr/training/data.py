@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -25,7 +24,6 @@ def read_photo(path: Path) -> Tensor:
 class Patches(Dataset[Tensor]):
     """``self[step]`` is the (B,3,P,P) uint8 batch of that step: random photos, places, flips and quarter turns.
 
-    A photo is reduced by a random factor between 1 and ``min_scale`` first, as far as its size allows.
     Decoded photos stay in memory (0.8 MiB for 512x512) up to ``cache`` bytes.
 
     Raises:
@@ -33,11 +31,8 @@ class Patches(Dataset[Tensor]):
         DataError: a photo is smaller than a patch.
     """
 
-    def __init__(
-        self, folder: Path, patch: int, batch: int, seed: int, min_scale: float = 1.0, cache: int = 2 << 30
-    ) -> None:
+    def __init__(self, folder: Path, patch: int, batch: int, seed: int, cache: int = 2 << 30) -> None:
         self.photos, self.patch, self.batch, self.seed = images.find(folder), patch, batch, seed
-        self.min_scale = min_scale
         for photo in self.photos:
             width, height = images.header_size(photo)
             if min(height, width) < patch:
@@ -59,12 +54,8 @@ class Patches(Dataset[Tensor]):
             return int(torch.randint(n, (1,), generator=generator))
 
         photo = self._photo(below(len(self.photos)))
-        scale = 1 - (1 - self.min_scale) * float(torch.rand(1, generator=generator))
-        side = min(round(self.patch / scale), *photo.shape[1:])
-        top, left = below(photo.shape[1] - side + 1), below(photo.shape[2] - side + 1)
-        patch = photo[:, top : top + side, left : left + side]
-        if side != self.patch:
-            patch = F.interpolate(patch[None], (self.patch, self.patch), mode="bicubic", antialias=True)[0]
+        top, left = below(photo.shape[1] - self.patch + 1), below(photo.shape[2] - self.patch + 1)
+        patch = photo[:, top : top + self.patch, left : left + self.patch]
         patch = torch.rot90(patch, below(4), dims=(1, 2))
         return patch.flip(2) if below(2) else patch
 

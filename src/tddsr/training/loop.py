@@ -114,8 +114,7 @@ class Run:
         self.recipe, self.task, self.device, self.console = recipe, task, device, console
         self.folder = recipe.out
         self.state_file = self.folder / "state.pt"
-        data = recipe.data
-        self.patches = Patches(data.train, data.patch, data.batch, recipe.seed, data.min_scale)
+        self.patches = Patches(recipe.data.train, recipe.data.patch, recipe.data.batch, recipe.seed)
         self.degradation = Degradation.preset(recipe.data.degradation)
         self.validator = Validator(recipe.validation, recipe.features, self.degradation, device)
         unit = task.model.scale * task.model.multiple
