@@ -199,7 +199,7 @@ def test_a_wrong_option_is_exit_code_2(tmp_path, model, options):
 
 @pytest.mark.parametrize("arguments", [
     ["upscale", "a.png", "--scale", "9"], ["upscale"], ["upscale", "a.png", "--tile", "big"], ["no-such-command"],
-    ["upscale", "a.png", "--model", "no-such-model"], ["upscale", "a.png", "--odd"],
+    ["upscale", "a.png", "--model", "no-such-model"], ["upscale", "a.png", "--odd"], ["eval", "bicubic"],
 ])  # fmt: skip
 def test_a_wrong_option_is_one_line(arguments, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["tddsr", *arguments])

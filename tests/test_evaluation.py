@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 from tddsr.cli import app
 from tddsr.evaluation import protocol
 from tddsr.evaluation.metrics import luma_y, psnr_y, ssim_y, to_8_bit
+from tddsr.evaluation.niqe import fit, halve, niqe
 from tests.conftest import photo
 
 
 def tensor(pixels: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
 
 
 def test_psnr_of_a_known_error():
@@ -67,6 +68,57 @@ def test_published_scores_of_bicubic_are_met(data, features):
     assert scores["SSIM-Y"] == pytest.approx(0.6267, abs=0.0002)
     assert scores["LPIPS-Alex"] == pytest.approx(0.6086, abs=0.0001)
     assert scores["LPIPS-VGG"] == pytest.approx(0.4799, abs=0.0001)
+    assert scores["NIQE"] == pytest.approx(8.31, abs=0.005)
+
+
+def test_niqe_of_photos_is_what_other_code_measured(data):
+    pairs = protocol.load_alone(data / "test" / "Val_SR_ImageNet" / "gt")
+    assert np.mean([niqe(tensor(pair.lr)).item() for pair in pairs]) == pytest.approx(6.26, abs=0.005)
+
+
+def test_niqe_of_a_made_picture_is_what_other_code_measured():
+    """BasicSR 1.4.2, which agrees with the authors' own program."""
+    assert niqe(tensor(photo(200, 300))).item() == pytest.approx(14.4729, abs=0.001)
+    assert niqe(tensor(photo(200, 300, noise=20))).item() == pytest.approx(17.408, abs=0.002)
+    half_flat = photo(192, 192)
+    half_flat[96:] = 255
+    assert niqe(tensor(half_flat)).item() == pytest.approx(24.365, abs=0.002)
+
+
+def test_niqe_looks_at_whole_patches_and_at_each_picture_alone():
+    a, b = tensor(photo(192, 192, 1)), tensor(photo(192, 192, 2))
+    both = niqe(torch.cat([a, b]))
+    assert both.tolist() == [niqe(a).item(), niqe(b).item()]
+    assert niqe(torch.nn.functional.pad(a, (0, 95, 0, 95))).item() == both[0].item()
+
+
+def test_niqe_is_not_defined_for_small_or_flat_pictures():
+    assert niqe(tensor(photo(96, 192))).item() > 0
+    for small in (photo(95, 400), photo(191, 191)):
+        assert niqe(tensor(small)).isnan().all()
+    assert niqe(torch.full((1, 3, 192, 192), 0.5)).isnan().all()
+
+
+@pytest.mark.parametrize("shape", [1, 2])
+def test_moments_find_laplace_and_normal_distributions(shape):
+    """Both halves of |x|^shape exponentials, the right one stretched."""
+    generator = torch.Generator().manual_seed(0)
+    scale = torch.tensor([3.0, 5.0], dtype=torch.float64)
+    size = torch.distributions.Gamma(1 / shape, 1).sample  # |x / scale|^shape
+    torch.manual_seed(0)
+    right = torch.rand(400_000, generator=generator, dtype=torch.float64) < scale[1] / scale.sum()
+    x = size(torch.Size([400_000])).double() ** (1 / shape) * torch.where(right, scale[1], -scale[0])
+    found = torch.stack(fit(x.view(1, 400, 1000)))[:, 0]
+    assert found.tolist() == pytest.approx([shape, 3, 5], rel=0.03)
+
+
+def test_halving_is_antialiased_bicubic():
+    """Pillow's, apart from the edges, where it leaves out what lies beyond and this mirrors."""
+    grey = photo(64, 48)[..., 0].astype(np.float32)
+    theirs = np.asarray(Image.fromarray(grey).resize((24, 32), Image.Resampling.BICUBIC))
+    ours = halve(halve(torch.from_numpy(grey)).T).T.numpy()
+    assert ours[2:-2, 2:-2] == pytest.approx(theirs[2:-2, 2:-2], abs=1e-3)
+    assert halve(torch.ones(8, 8)).numpy() == pytest.approx(1)
 
 
 @pytest.fixture
@@ -99,6 +151,8 @@ def test_what_degrade_writes_is_what_eval_makes_and_finds(tmp_path):
     made = list(protocol.load_pairs(tmp_path / "in", None, "resshift", 5))
     assert [pair.name for pair in written] == ["a.png", "sub/a.png", "sub/b[1].c.png"]
     for a, b in zip(written, made, strict=True):
+        assert a.hr is not None
+        assert b.hr is not None
         assert np.array_equal(a.hr, b.hr)
         assert np.array_equal(a.lr, b.lr)
 
@@ -128,3 +182,24 @@ def test_the_command_prints_a_table_and_its_protocol(pair_folders, features, tmp
     assert [line["picture"] for line in content["pictures"]] == ["0.png", "1.png"]
     mean = sum(line["PSNR-Y"] for line in content["pictures"]) / 2
     assert content["means"]["bicubic"]["PSNR-Y"] == pytest.approx(mean)
+    assert "NIQE" not in content["means"]["bicubic"]  # 80x80 is too small for it
+    assert "not defined for 2 of 2 outputs" in result.stdout
+    assert result.stdout.splitlines()[2].endswith(" - |")
+
+
+def test_the_command_scores_without_truth(tmp_path):
+    (tmp_path / "lr" / "sub").mkdir(parents=True)
+    Image.fromarray(photo(48, 60)).convert("L").save(tmp_path / "lr" / "grey.png")
+    Image.fromarray(photo(50, 60, 1)).convert("RGBA").save(tmp_path / "lr" / "sub" / "clear.png")
+    Image.fromarray(photo(20, 60)).save(tmp_path / "lr" / "tiny.png")
+    out = tmp_path / "scores.json"
+    result = CliRunner().invoke(app, ["eval", "bicubic", "--lr", str(tmp_path / "lr"), "-o", str(out)])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("| method | NIQE |\n")
+    assert "3 lr pictures (lr)" in result.stdout
+    assert "lower is better, not defined for 1 of 3 outputs" in result.stdout
+    content = json.loads(out.read_text())
+    scores = {line["picture"]: line.get("NIQE") for line in content["pictures"]}
+    assert scores.pop("tiny.png") is None
+    assert sorted(scores) == ["grey.png", "sub/clear.png"]
+    assert content["means"]["bicubic"] == {"NIQE": pytest.approx(sum(scores.values()) / 2)}

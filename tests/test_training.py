@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tddsr.checkpoint import load_model, save_model
 from tddsr.config import Recipe, RecipeError, load_recipe, recipe_names
 from tddsr.images import ImageError
-from tddsr.networks.features import FeatureNetwork
+from tddsr.networks.features import ConvFeatures
 from tddsr.training.data import DataError, Patches
 from tddsr.training.loop import Player, Run, TrainingError
 from tddsr.training.start import describe, prepare
@@ -29,7 +29,7 @@ def random_features(tmp_path_factory) -> Path:
     """AlexNet with random weights: a perceptual loss that needs no download."""
     folder: Path = tmp_path_factory.mktemp("features")
     torch.manual_seed(0)
-    save_file(FeatureNetwork("alexnet").state_dict(), folder / "alexnet_lpips.safetensors")
+    save_file(ConvFeatures("alexnet").state_dict(), folder / "alexnet_lpips.safetensors")
     return folder
 
 
@@ -55,6 +55,15 @@ def distill(recipe: Recipe, teacher, tmp_path: Path) -> Recipe:
     return Recipe.model_validate({**recipe.model_dump(), **settings, "loss": loss})
 
 
+@pytest.fixture
+def tddsr(distill: Recipe) -> Recipe:
+    """All three parts of the method, each player in training."""
+    looks = {"features": "alexnet", "size": 48}
+    adversary = {"hr": looks, "lr": looks, "downsampler": {"width": 4}, "optim": {"rate": 1e-3}}
+    loss = {**distill.loss.model_dump(), "hr": 0.1, "lr": 0.1}
+    return changed(distill, loss=loss, adversary=adversary)
+
+
 def changed(recipe: Recipe, **values: object) -> Recipe:
     return Recipe.model_validate({**recipe.model_dump(), **values})
 
@@ -78,10 +87,10 @@ def assert_same(a: object, b: object) -> None:
         assert a == b
 
 
-@pytest.mark.parametrize("task", ["teacher", "distill"])
+@pytest.mark.parametrize("task", ["recipe", "distill", "tddsr"])
 @pytest.mark.parametrize("broken_at", [2, 3, 5])
 def test_a_broken_run_goes_on_to_the_same_weights(request, task, broken_at, tmp_path, monkeypatch):
-    settings = request.getfixturevalue("recipe" if task == "teacher" else "distill")
+    settings = request.getfixturevalue(task)
     whole = prepare(settings, CPU, QUIET)
     whole.run()
 
@@ -199,8 +208,9 @@ def test_the_result_is_a_model_file_of_the_average(recipe, distill):
         run.run()
         model = load_model(settings.out / "last.safetensors")
         assert model.config.role == role
-        average = run.task.players["model"].average.module
-        assert_same(dict(model.network.state_dict()), dict(average.state_dict()))
+        average = run.task.players["model"].average
+        assert average is not None
+        assert_same(dict(model.network.state_dict()), dict(average.module.state_dict()))
         assert any(not torch.equal(a, b) for a, b in zip(model.parameters(), run.task.model.parameters(), strict=True))
         scores = [json.loads(line) for line in (settings.out / "scores.jsonl").read_text().splitlines()]
         assert [line["step"] for line in scores] == [3, 6]

@@ -199,8 +199,8 @@ def evaluate(
     methods: Annotated[
         list[str], typer.Argument(metavar="METHOD...", help="bicubic, MODEL, MODEL@STEPS or MODEL@STEPS:stochastic")
     ],
-    hr: Annotated[Path, typer.Option(help="folder of true pictures")],
-    lr: Annotated[Path | None, typer.Option(help="folder of their lr pictures; without it, hr is degraded")] = None,
+    hr: Annotated[Path | None, typer.Option(help="folder of true pictures; without it, only NIQE is scored")] = None,
+    lr: Annotated[Path | None, typer.Option(help="folder of lr pictures; without it, those of --hr, degraded")] = None,
     preset: Annotated[PresetName, typer.Option(help="of the degradation")] = PresetName.resshift,
     seed: Annotated[int, typer.Option(min=0, help="of the degradation")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="noise seeds to average over")] = 3,
@@ -209,7 +209,9 @@ def evaluate(
     device: DeviceOption = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON with the scores of every picture")] = None,
 ) -> None:
-    """Score methods against true pictures; prints a Markdown table and the protocol."""
+    """Score methods, against true pictures or without; prints a Markdown table and the protocol."""
+    if hr is None and lr is None:
+        _fail("eval needs --hr, --lr or both", code=2)
     from rich.console import Console
     from rich.progress import track
 
@@ -225,8 +227,11 @@ def evaluate(
     except ValueError as error:
         _fail(str(error), code=2)
     try:
-        pairs = list(protocol.load_pairs(hr, lr, preset.value, seed, limit))
-        scorers = protocol.metrics(features, pick_device(device))
+        if hr is not None:
+            pairs = list(protocol.load_pairs(hr, lr, preset.value, seed, limit))
+            scorers = protocol.metrics(features, pick_device(device))
+        elif lr is not None:
+            pairs, scorers = list(protocol.load_alone(lr, limit)), {}
     except ValueError as error:
         _fail(str(error), code=1)
     rows = list(
@@ -236,11 +241,14 @@ def evaluate(
         )
     )  # fmt: skip
     table = protocol.means(rows)
-    typer.echo("| method | " + " | ".join(scorers) + " |\n" + "| --- " * (len(scorers) + 1) + "|")
+    names = [*scorers, *protocol.NO_REFERENCE]
+    typer.echo("| method | " + " | ".join(names) + " |\n" + "| --- " * (len(names) + 1) + "|")
     for name, scores in table.items():
-        typer.echo(f"| {name} | " + " | ".join(f"{value:.4f}" for value in scores.values()) + " |")
-    source = f"{hr.name} with {lr.name}" if lr else f"{hr.name} degraded by {preset.value}, seed {seed}"
-    statement = protocol.statement(len(pairs), source, seeds)
+        cells = [f"{scores[key]:.4f}" if key in scores else "-" for key in names]
+        typer.echo(f"| {name} | " + " | ".join(cells) + " |")
+    folders = " with ".join(folder.name for folder in (hr, lr) if folder)
+    source = folders if lr else f"{folders} degraded by {preset.value}, seed {seed}"
+    statement = protocol.statement(pairs, rows, source, seeds)
     typer.echo(f"\n{statement}")
     if output is not None:
         lines = [{"method": row.method, "picture": row.picture, **row.scores} for row in rows]

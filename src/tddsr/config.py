@@ -9,7 +9,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tddsr.losses import Adversarial
 from tddsr.model import ModelConfig
+from tddsr.networks.discriminator import DiscriminatorConfig
+from tddsr.networks.downsampler import DownsamplerConfig
 from tddsr.networks.features import FeatureName
 
 
@@ -29,6 +32,11 @@ class DataConfig(_Section):
     patch: int = Field(128, ge=40, description="side of an hr patch")
     batch: int = Field(8, ge=1)
     workers: int = Field(0, ge=0, description="processes that read pictures ahead")
+    distinct: int | None = Field(None, ge=1, description="batches after which they come again; unset: all different")
+
+    def batch_number(self, step: int) -> int:
+        """Which batch is seen at ``step``."""
+        return step if self.distinct is None else step % self.distinct
 
 
 class OptimConfig(_Section):
@@ -50,6 +58,40 @@ class LossConfig(_Section):
     truth_norm: Literal["l1", "l2"] = Field("l2", description="mean absolute or mean squared error")
     lpips: float = Field(0.0, ge=0, description="LPIPS of the decoded x_0 to hr")
     lpips_network: FeatureName = "alexnet"
+    hr: float = Field(0.0, ge=0, description="Eq. 8, the discriminator of hr pictures (distill only)")
+    lr: float = Field(0.0, ge=0, description="Eq. 10, the discriminator of lr pictures (distill only)")
+
+
+class PretrainConfig(_Section):
+    """Steps before the student's first (Table 6)."""
+
+    hr: int = Field(0, ge=0, description="of the hr discriminator, on the teacher's pictures")
+    downsampler: int = Field(0, ge=0, description="of the downsampler, on pairs")
+    lr: int = Field(0, ge=0, description="of the lr discriminator, on reduced hr pictures")
+
+
+class AdversaryConfig(_Section):
+    """The two discriminators and the downsampler; they exist where ``loss.hr`` and ``loss.lr`` are not 0."""
+
+    loss: Adversarial = "hinge"
+    update: Literal["joint", "cyclic"] = Field(
+        "joint", description="one student step on the sum of all terms, or one on each part in turn"
+    )
+    adaptive: bool = Field(
+        False, description="measure the adversarial gradients in units of the other terms' at the student's output"
+    )
+    r1: float = Field(0.0, ge=0, description="penalty on the real pictures' gradient at the features (ADD)")
+    hr: DiscriminatorConfig = DiscriminatorConfig()
+    lr: DiscriminatorConfig = DiscriminatorConfig()
+    downsampler: DownsamplerConfig = DownsamplerConfig()
+    optim: OptimConfig = OptimConfig(rate=2e-4, betas=(0.0, 0.99))
+    pretrain: PretrainConfig = PretrainConfig()
+
+    @model_validator(mode="after")
+    def _adaptive_needs_joint(self) -> AdversaryConfig:
+        if self.adaptive and self.update == "cyclic":
+            raise ValueError("adaptive weights compare terms of one step: they need update=joint")
+        return self
 
 
 class ValidationConfig(_Section):
@@ -78,9 +120,11 @@ class Recipe(_Section):
     start: Path | None = Field(None, description="model file to start from; a student starts from its teacher")
     teacher: Path | None = Field(None, description="model file (distill only)")
     teacher_steps: int | None = Field(None, ge=1, description="of the targets; unset: all")
+    targets: Path | None = Field(None, description="folder where the teacher's samples are kept for other runs")
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
     loss: LossConfig = LossConfig()
+    adversary: AdversaryConfig = AdversaryConfig()
     validation: ValidationConfig = ValidationConfig()
 
     @model_validator(mode="after")
@@ -93,11 +137,21 @@ class Recipe(_Section):
             raise ValueError(
                 f"model.role is {self.model.role}; a recipe describes a teacher, a student follows from it"
             )
-        terms = {"truth": self.loss.truth, "lpips": self.loss.lpips}
+        fidelity = {"truth": self.loss.truth, "lpips": self.loss.lpips}
         if self.task == "distill":
-            terms["distill"] = self.loss.distill
-        if not any(terms.values()):
-            raise ValueError(f"all loss weights are 0; set one of {', '.join(f'loss.{name}' for name in terms)}")
+            fidelity["distill"] = self.loss.distill
+        if not any(fidelity.values()):
+            names = ", ".join(f"loss.{name}" for name in fidelity)
+            raise ValueError(f"nothing says what the picture has to be: all of {names} are 0")
+        adversarial = {"hr": self.loss.hr, "lr": self.loss.lr}
+        if self.task == "teacher" and any(adversarial.values()):
+            raise ValueError("loss.hr and loss.lr are the student's: a teacher has no discriminators")
+        pretrain = self.adversary.pretrain
+        for key, steps, weight in (
+            ("hr", pretrain.hr, "hr"), ("downsampler", pretrain.downsampler, "lr"), ("lr", pretrain.lr, "lr"),
+        ):  # fmt: skip
+            if steps and not adversarial[weight]:
+                raise ValueError(f"adversary.pretrain.{key} trains what loss.{weight}=0 leaves out")
         return self
 
 

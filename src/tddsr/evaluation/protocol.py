@@ -1,7 +1,8 @@
-"""Scoring methods on pairs of pictures, everything that moves a score stated: pairs, seeds, tile, versions."""
+"""Scoring methods on pictures, with true ones or without; everything that moves a score is stated."""
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from tddsr import __version__, images
 from tddsr.degradation import Degradation
 from tddsr.degradation.files import degrade_pixels
 from tddsr.evaluation.metrics import psnr_y, ssim_y
+from tddsr.evaluation.niqe import PATCH, niqe
 from tddsr.images import Pixels
 from tddsr.networks.compact import bicubic_x4
 from tddsr.networks.features import LPIPS
@@ -28,6 +30,9 @@ Enlarge = Callable[[Pixels, int], Pixels]
 Metric = Callable[[Tensor, Tensor], Tensor]
 """((B,3,H,W), (B,3,H,W)), both in [0,1] -> (B,)."""
 
+NO_REFERENCE: dict[str, Callable[[Tensor], Tensor]] = {"NIQE": niqe}
+"""Scores that need no true picture: (B,3,H,W) in [0,1] -> (B,), NaN where one is not defined."""
+
 
 class PairError(ValueError):
     """Folders that do not hold pairs, with the reason."""
@@ -35,16 +40,16 @@ class PairError(ValueError):
 
 @dataclass(frozen=True)
 class Pair:
-    """An lr picture and its truth, both (H,W,3) uint8."""
+    """An lr picture and its truth, if that is known; both (H,W,3) uint8."""
 
     name: str
     lr: Pixels
-    hr: Pixels
+    hr: Pixels | None
 
 
 @dataclass(frozen=True)
 class Row:
-    """Scores of one method on one picture, the mean over the noise seeds."""
+    """Scores of one method on one picture, the mean over the noise seeds; one that is not defined is left out."""
 
     method: str
     picture: str
@@ -77,6 +82,16 @@ def load_pairs(
         yield Pair(str(path.relative_to(hr)), small, truth)
 
 
+def load_alone(lr: Path, limit: int | None = None) -> Iterator[Pair]:
+    """The pictures of ``lr``, whose truth is unknown.
+
+    Raises:
+        ImageError: the folder is empty, or a picture cannot be read.
+    """
+    for path in images.find(lr)[:limit]:
+        yield Pair(str(path.relative_to(lr)), images.read(path).rgb_8_bit, None)
+
+
 def bicubic(lr: Pixels, _seed: int) -> Pixels:
     """PyTorch's bicubic enlargement (a = -0.75), which the networks start from."""
     return to_pixels(bicubic_x4(to_tensor(lr)))
@@ -101,7 +116,7 @@ def method(spec: str, device: str = "auto") -> Enlarge:
 
 
 def metrics(features: Path | None, device: torch.device) -> dict[str, Metric]:
-    """The scores, best known first; LPIPS needs its networks' weights (``networks.features``)."""
+    """The scores against a truth, best known first; LPIPS needs its networks' weights (``networks.features``)."""
     alex, vgg = (LPIPS(name, features).to(device) for name in ("alexnet", "vgg16"))
 
     def perceptual(network: LPIPS) -> Metric:
@@ -113,31 +128,45 @@ def metrics(features: Path | None, device: torch.device) -> dict[str, Metric]:
 def evaluate(
     methods: dict[str, Enlarge], pairs: Sequence[Pair], scorers: dict[str, Metric], seeds: int
 ) -> Iterator[Row]:
-    """Score every method on every pair, with noise seeds 0 to ``seeds`` - 1; bicubic, which draws none, once."""
+    """Score every method on every picture, with noise seeds 0 to ``seeds`` - 1; bicubic, which draws none, once.
+
+    The scores are those of ``scorers`` where the truth is known, and always those of ``NO_REFERENCE``.
+    """
     for pair in pairs:
-        truth = to_tensor(pair.hr)
+        truth = None if pair.hr is None else to_tensor(pair.hr)
         for name, enlarge in methods.items():
             pictures = [to_tensor(enlarge(pair.lr, seed)) for seed in range(seeds if name != "bicubic" else 1)]
             with torch.inference_mode():
-                scores = {key: mean(float(score(p, truth)) for p in pictures) for key, score in scorers.items()}
-            yield Row(name, pair.name, scores)
+                scores = {}
+                if truth is not None:
+                    scores = {key: mean(float(score(p, truth)) for p in pictures) for key, score in scorers.items()}
+                alone = {key: mean(float(score(p)) for p in pictures) for key, score in NO_REFERENCE.items()}
+            yield Row(name, pair.name, scores | {key: value for key, value in alone.items() if not math.isnan(value)})
 
 
 def means(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Mean over the pictures: method -> score -> value."""
+    """Mean over the pictures that have the score: method -> score -> value."""
     by_method: dict[str, list[Row]] = {}
     for row in rows:
         by_method.setdefault(row.method, []).append(row)
     return {
-        name: {key: mean(row.scores[key] for row in group) for key in group[0].scores}
+        name: {
+            key: mean(row.scores[key] for row in group if key in row.scores)
+            for key in dict.fromkeys(key for row in group for key in row.scores)
+        }
         for name, group in by_method.items()
     }
 
 
-def statement(pictures: int, source: str, seeds: int) -> str:
+def statement(pairs: Sequence[Pair], rows: Sequence[Row], source: str, seeds: int) -> str:
     """The protocol, in one line."""
+    paired = pairs[0].hr is not None
+    without = sum("NIQE" not in row.scores for row in rows)
+    gaps = f", not defined for {without} of {len(rows)} outputs: too small or too flat" if without else ""
     return (
-        f"{pictures} pairs ({source}), x4, whole pictures, 8-bit outputs, no border cropped, Y of BT.601 studio range, "
-        f"LPIPS v0.1, mean over {seeds} noise seed{'s' * (seeds > 1)}; "
+        f"{len(pairs)} {'pairs' if paired else 'lr pictures'} ({source}), x4, whole pictures, 8-bit outputs, "
+        f"no border cropped, Y of BT.601 studio range, {'LPIPS v0.1 (lower is better), ' if paired else ''}"
+        f"NIQE of Y in {PATCH}x{PATCH} patches (lower is better{gaps}), "
+        f"mean over {seeds} noise seed{'s' * (seeds > 1)}; "
         f"tddsr {__version__}, torch {torch.__version__}, Python {platform.python_version()}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,6 @@ class Patches(Dataset[Tensor]):
         return torch.stack([self._one(generator) for _ in range(self.batch)])
 
 
-def batches(patches: Patches, first: int, end: int, workers: int) -> DataLoader[Tensor]:
-    """The batches of steps ``first`` to ``end`` - 1, in order, read ahead by ``workers`` processes."""
-    return DataLoader(patches, batch_size=None, sampler=range(first, end), num_workers=workers)
+def batches(patches: Patches, numbers: Sequence[int], workers: int) -> DataLoader[Tensor]:
+    """The batches of these numbers, in order, read ahead by ``workers`` processes."""
+    return DataLoader(patches, batch_size=None, sampler=numbers, num_workers=workers)

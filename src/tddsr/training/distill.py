@@ -1,59 +1,217 @@
-"""The student: one evaluation at t = T that reproduces the teacher's deterministic samples (Eq. 6)."""
+"""The student: one evaluation at t = T that learns from the teacher and from two discriminators.
+
+Eq. 6 follows the teacher's samples; Eq. 7-8 a discriminator of hr pictures; Eq. 9-10 one of lr pictures, behind a
+learnable downsampler.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from tddsr import diffusion, losses
+from tddsr import diffusion, losses, rng
 from tddsr.checkpoint import load_model
 from tddsr.config import Recipe, RecipeError
 from tddsr.files import file_hash
 from tddsr.model import Model
+from tddsr.networks.downsampler import build_downsampler
+from tddsr.training.adversary import Adversary
 from tddsr.training.loop import Player, Task
+from tddsr.training.targets import TargetCache
 from tddsr.training.teacher import PictureLoss
+
+_NOISE = 2
+"""Stream of the student's noise, beside those of the loop: it belongs to a batch, so that targets can be kept."""
+
+Values = dict[str, Tensor]
+
+
+def _student_of(teacher: Model, recipe: Recipe) -> Model:
+    student = Model(teacher.config.model_copy(update={"role": "student"}))
+    source = teacher if recipe.start is None else load_model(recipe.start)
+    if source.config.network != student.config.network:
+        raise RecipeError(f"{recipe.start} has another network than the teacher: {source.config.network}")
+    student.network.load_state_dict(source.network.state_dict())
+    return student
 
 
 class DistillTask(Task):
-    """Eq. 6 from the same x_T for both, and, where weighted, terms against the truth."""
+    """Up to four players: the student ``model``, ``hr_discriminator``, ``lr_discriminator`` and ``downsampler``.
+
+    Who is not needed by the weights of the recipe's losses is not there. Every phase asks autograd for the gradients of
+    the network that it trains and no other's.
+    """
+
+    _shown: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         assert recipe.teacher is not None  # the recipe's validator saw to it
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.weights, self.device = recipe, recipe.loss, device
         self.teacher = load_model(recipe.teacher, device)
         if self.teacher.config.role != "teacher":
             raise RecipeError(f"{recipe.teacher} is a {self.teacher.config.role}; a student learns from a teacher")
         self.teacher_steps = recipe.teacher_steps or self.teacher.default_steps
         self.teacher.check_steps(self.teacher_steps)
-        student = Model(self.teacher.config.model_copy(update={"role": "student"}))
-        source = self.teacher if recipe.start is None else load_model(recipe.start)
-        if source.config.network != student.config.network:
-            raise RecipeError(f"{recipe.start} has another network than the teacher: {source.config.network}")
-        student.network.load_state_dict(source.network.state_dict())
-        self.model = student.place(device).train()
+        self.model = _student_of(self.teacher, recipe).place(device).train()
         self.origin = file_hash(recipe.teacher) + ("" if recipe.start is None else file_hash(recipe.start))
-        self.weights = recipe.loss
-        self.precision = getattr(torch, recipe.precision)
         self.loss = PictureLoss(recipe.loss, recipe, device)
         self.players = {"model": Player(self.model.network, recipe.optim, recipe.steps, recipe.precision)}
+        self._set_up_adversaries()
+        self.targets = None if recipe.targets is None else TargetCache(recipe.targets, self._target_key())
+        pretraining = recipe.adversary.pretrain
+        self.preparation = pretraining.hr + pretraining.downsampler + pretraining.lr
 
-    def update(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        model = self.model
+    def _set_up_adversaries(self) -> None:
+        recipe, settings = self.recipe, self.recipe.adversary
+        self.hr_adversary = self.lr_adversary = None
+        if self.weights.hr:
+            self.hr_adversary = Adversary("hr_discriminator", settings.hr, recipe, self.device)
+            self.players["hr_discriminator"] = self.hr_adversary.player
+        if self.weights.lr:
+            self.lr_adversary = Adversary("lr_discriminator", settings.lr, recipe, self.device)
+            self.players["lr_discriminator"] = self.lr_adversary.player
+            self.downsampler = build_downsampler(settings.downsampler).to(self.device)
+            self.players["downsampler"] = Player(
+                self.downsampler, settings.optim, recipe.steps, recipe.precision, averaged=False
+            )
+
+    def _target_key(self) -> str:
+        """All that a batch's target depends on, but the photos, which the cache compares by their lr pictures."""
+        recipe = self.recipe
+        data = recipe.data.model_dump(mode="json", exclude={"train", "workers", "distinct"})
+        assert recipe.teacher is not None
+        return json.dumps([file_hash(recipe.teacher), self.teacher_steps, recipe.seed, data])
+
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        precision = getattr(torch, self.recipe.precision)
+        return nullcontext() if precision == torch.float32 else torch.autocast(self.device.type, precision)
+
+    # -- what the student and the teacher make ----------------------------------------------------------------------
+
+    def _noise(self, y: Tensor, step: int) -> Tensor:
+        generator = rng.generator(self.recipe.seed, _NOISE, self.recipe.data.batch_number(step))
+        return torch.randn(y.shape, generator=generator).to(y)
+
+    def _target(self, lr: Tensor, y: Tensor, step: int) -> Tensor:
+        """The teacher's deterministic sample from the x_T that the student gets."""
+
+        @torch.no_grad()
+        def compute() -> Tensor:
+            schedule = self.teacher.schedule.respaced(self.teacher_steps)
+            with self._autocast():
+                predict = self.teacher.predictor(lr)
+                return diffusion.sample_deterministic(schedule, predict, y, self._noise(y, step)).float()
+
+        return compute() if self.targets is None else self.targets.get(self.recipe.data.batch_number(step), lr, compute)
+
+    def _estimate(self, lr: Tensor, y: Tensor, step: int) -> Tensor:
+        with self._autocast():
+            predict = self.model.predictor(lr)
+            return diffusion.one_step(self.model.schedule, predict, y, self._noise(y, step)).float()
+
+    # -- one step ---------------------------------------------------------------------------------------------------
+
+    def _parts(self, step: int) -> set[str]:
+        """Which of the three parts of the method take part in ``step``."""
+        parts = ["distill"] + [name for name in ("hr", "lr") if getattr(self.weights, name)]
+        return set(parts) if self.recipe.adversary.update == "joint" else {parts[step % len(parts)]}
+
+    def update(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> Values:
+        if step < self.preparation:
+            return self._prepare(hr, lr, step, generator)
+        own_step = step - self.preparation
+        parts = self._parts(own_step)
+        picture, values = self._student_phase(hr, lr, step, parts, generator)
+        if "hr" in parts:
+            values |= self._hr_phase(hr, picture, own_step, generator)
+        if "lr" in parts:
+            values |= self._lr_phase(lr, picture, own_step, generator)
+        return values
+
+    def _student_phase(
+        self, hr: Tensor, lr: Tensor, step: int, parts: set[str], generator: torch.Generator
+    ) -> tuple[Tensor, Values]:
+        """The student's step on the weighted sum of its terms; returns its picture as it was before."""
+        model, weights = self.model, self.weights
         y = model.encode_lr(lr)
-        eps = torch.randn(y.shape, generator=generator).to(y)
-        with torch.autocast(hr.device.type, self.precision, enabled=self.precision != torch.float32):
-            estimate = diffusion.one_step(model.schedule, model.predictor(lr), y, eps)
-            if self.weights.distill:
-                with torch.no_grad():
-                    schedule = self.teacher.schedule.respaced(self.teacher_steps)
-                    target = diffusion.sample_deterministic(schedule, self.teacher.predictor(lr), y, eps)
-        terms = self.loss(model, estimate, hr, generator)
-        if self.weights.distill:
-            terms["distill"] = self.weights.distill * losses.distill(estimate.float(), target.float())
-        loss = torch.stack(list(terms.values())).sum()
-        norm = self.players["model"].update(loss, step)
-        return {"loss": loss.detach(), **terms, "gradient_norm": norm}
+        x_0 = self._estimate(lr, y, step)
+        picture = model.space.decode(x_0)
+        fidelity: Values = {}
+        if "distill" in parts:
+            fidelity = self.loss(model, x_0, hr, generator)
+            if weights.distill:
+                fidelity["distill"] = weights.distill * losses.distill(x_0, self._target(lr, y, step))
+        adversarial: Values = {}
+        if self.hr_adversary is not None and "hr" in parts:
+            adversarial["hr"] = weights.hr * self.hr_adversary.against(picture, generator)
+        if self.lr_adversary is not None and "lr" in parts:
+            small = self.downsampler(picture, generator)
+            adversarial["lr"] = weights.lr * self.lr_adversary.against(small, generator)
+
+        # Each term's gradient is taken at the student's output, where their sizes compare, then their sum goes on.
+        terms = fidelity | adversarial
+        gradients = {name: torch.autograd.grad(term, x_0, retain_graph=True)[0] for name, term in terms.items()}
+        if self.recipe.adversary.adaptive:
+            # VQGAN's balance: a weight of 1 makes an adversarial gradient as large as that of all the other terms.
+            reference = torch.stack([gradients[name] for name in fidelity]).sum(dim=0).norm()
+            for name in adversarial:
+                gradients[name] = gradients[name] * (reference / gradients[name].norm().clamp(min=1e-12))
+                gradients[name] = gradients[name] * getattr(weights, name)
+        total = torch.stack(list(gradients.values())).sum(dim=0)
+        norm = self.players["model"].update(x_0, step - self.preparation, gradient=total)
+        norms = {f"gradient_of/{name}": gradient.norm() for name, gradient in gradients.items()}
+        loss = torch.stack([term.detach() for term in terms.values()]).sum()
+        return picture.detach(), {"loss": loss, **terms, "gradient_norm": norm, **norms}
+
+    def _hr_phase(self, hr: Tensor, made: Tensor, step: int, generator: torch.Generator) -> Values:
+        """D_H's step on Eq. 7."""
+        assert self.hr_adversary is not None
+        return self.hr_adversary.learn(hr, made, step, generator)
+
+    def _lr_phase(self, lr: Tensor, made: Tensor, step: int, generator: torch.Generator) -> Values:
+        """G's step on Eq. 10, then D_L's on Eq. 9, with what G made before its step."""
+        assert self.lr_adversary is not None
+        small = self.downsampler(made, generator)
+        loss = self.lr_adversary.against(small, generator)
+        norm = self.players["downsampler"].update(loss, step)
+        values = self.lr_adversary.learn(lr, small, step, generator)
+        self._shown = (lr[:4].detach(), small[:4].detach())
+        return {"downsampler/loss": loss, "downsampler/gradient_norm": norm, **values}
+
+    def _prepare(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> Values:
+        """A step before the student's first (Table 6): D_H on teacher pictures, then G on pairs, then D_L on G's."""
+        pretrain = self.recipe.adversary.pretrain
+        if step < pretrain.hr:
+            made = self.model.space.decode(self._target(lr, self.model.encode_lr(lr), step))
+            values = self._hr_phase(hr, made, 0, generator)
+            return {"loss": values["hr_discriminator/loss"], **values}
+        small = self.downsampler(hr, generator)
+        if step < pretrain.hr + pretrain.downsampler:
+            loss = F.l1_loss(small, lr)
+            return {"loss": loss, "downsampler/gradient_norm": self.players["downsampler"].update(loss, 0)}
+        assert self.lr_adversary is not None
+        values = self.lr_adversary.learn(lr, small, 0, generator)
+        return {"loss": values["lr_discriminator/loss"], **values}
+
+    # -- what is shown ----------------------------------------------------------------------------------------------
+
+    def warnings(self) -> list[str]:
+        adversaries = [a for a in (self.hr_adversary, self.lr_adversary) if a is not None]
+        said = [(a.name, a.watch.warning()) for a in adversaries]
+        return [f"{name} {text}" for name, text in said if text is not None]
+
+    def pictures(self) -> Values:
+        """True lr pictures above those that G made of the student's."""
+        if self._shown is None:
+            return {}
+        rows = [torch.cat(list(pictures), dim=2) for pictures in self._shown]
+        return {"downsampler": torch.cat(rows, dim=1).div(2).add(0.5).clamp(0, 1).cpu()}
 
     def samplers(self, model: Model) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
         return {"student": model.sample}

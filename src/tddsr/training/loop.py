@@ -39,10 +39,16 @@ class TrainingError(RuntimeError):
 class Player:
     """A network in training, with all that belongs to it: optimiser, gradient scaling and moving average."""
 
-    def __init__(self, network: nn.Module, config: OptimConfig, steps: int, precision: str) -> None:
+    def __init__(
+        self, network: nn.Module, config: OptimConfig, steps: int, precision: str, averaged: bool = True
+    ) -> None:
         self.network, self.config, self.steps = network, config, steps
         self.optimizer = torch.optim.Adam(network.parameters(), lr=config.rate, betas=config.betas)
-        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
+        self.average = (
+            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
+            if averaged
+            else None
+        )
         device = next(network.parameters()).device
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
 
@@ -53,31 +59,39 @@ class Player:
             rate *= 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return rate * min(1.0, (step + 1) / self.config.warmup) if self.config.warmup else rate
 
-    def update(self, loss: Tensor, step: int) -> Tensor:
-        """One step of Adam on ``loss``; returns the norm of the gradient before clipping."""
+    def update(self, output: Tensor, step: int, gradient: Tensor | None = None) -> Tensor:
+        """One step of Adam; returns the norm of the gradient before clipping.
+
+        ``output`` is a loss, or any output of the network, whose ``gradient`` is then given. Only this network's
+        parameters get gradients, whatever else ``output`` depends on.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        seed = self.scaler.scale(torch.ones_like(output) if gradient is None else gradient)
+        for p, slope in zip(parameters, torch.autograd.grad(output, parameters, seed, allow_unused=True), strict=True):
+            p.grad = slope
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.average.update_parameters(self.network)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
         return norm
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "average": self.average.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.average.load_state_dict(state["average"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.scaler.load_state_dict(state["scaler"])
 
 
@@ -88,6 +102,8 @@ class Task(ABC):
     players: dict[str, Player]
     origin: str
     """hash of the weights that the task starts from or learns from, so that a run is not gone on with from others"""
+    preparation: int = 0
+    """steps before the model's own first one"""
 
     @abstractmethod
     def update(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -97,12 +113,21 @@ class Task(ABC):
     def samplers(self, model: Model) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
         """Ways (lr, eps) -> hr of using ``model`` that are validated; the first one chooses the best weights."""
 
+    def warnings(self) -> list[str]:
+        """What the user should know of the training as it stands; each thing is said once."""
+        return []
+
+    def pictures(self) -> dict[str, Tensor]:
+        """(3,H,W) pictures in [0,1] to log beside those of the validation."""
+        return {}
+
     def averaged_model(self) -> Model:
         """The model with the moving average of its weights."""
         model = Model(self.model.config)
-        average = self.players["model"].average.module
-        assert isinstance(average, nn.Module)
-        model.network.load_state_dict(average.state_dict())
+        average = self.players["model"].average
+        assert average is not None
+        assert isinstance(average.module, nn.Module)
+        model.network.load_state_dict(average.module.state_dict())
         device = next(self.model.parameters()).device
         return model.place(device).frozen()
 
@@ -122,13 +147,14 @@ class Run:
             if side % unit:
                 raise TrainingError(f"{key} is {side}; this network needs a multiple of {unit}")
         self.step = 0
+        self.end = task.preparation + recipe.steps
         self.best = math.inf
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def _fingerprint(self) -> str:
         """What must not change between the parts of a resumed run."""
-        free = {"validation", "out", "features", "checkpoint_every", "log_every", "teacher", "start"}
+        free = {"validation", "out", "features", "checkpoint_every", "log_every", "teacher", "start", "targets"}
         data = self.recipe.data.model_copy(update={"workers": 0, "train": Path()})
         fixed = self.recipe.model_copy(update={"data": data}).model_dump(mode="json", exclude=free)
         return json.dumps({**fixed, "origin": self.task.origin})
@@ -169,7 +195,8 @@ class Run:
     def _pair(self, patches: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Hr and lr in [-1,1]."""
         hr = patches.to(self.device).float() / 255
-        hr, lr = degrade_pair(hr, self.degradation, rng.generator(self.recipe.seed, _DEGRADATION, step))
+        batch = self.recipe.data.batch_number(step)
+        hr, lr = degrade_pair(hr, self.degradation, rng.generator(self.recipe.seed, _DEGRADATION, batch))
         return hr * 2 - 1, lr * 2 - 1
 
     def _train_step(self, patches: Tensor) -> dict[str, float]:
@@ -178,7 +205,7 @@ class Run:
         logged = {name: float(value.detach()) for name, value in values.items()}
         # In float16 the scaler meets infinite gradients as a matter of course, and leaves the step out.
         scaled = any(player.scaler.is_enabled() for player in self.task.players.values())
-        checked = logged.keys() - ({"gradient_norm"} if scaled else set())
+        checked = [name for name in logged if not (scaled and "gradient" in name)]
         if not all(math.isfinite(logged[name]) for name in checked):
             good = f"the last good checkpoint is {self.state_file}" if self.state_file.exists() else "no checkpoint yet"
             raise TrainingError(f"step {self.step}: the loss is not finite ({logged}); {good}")
@@ -190,6 +217,8 @@ class Run:
         """Score the averaged weights, keep them if they are the best, and log."""
         model = self.task.averaged_model()
         scores = {}
+        for name, picture in self.task.pictures().items():
+            writer.add_image(f"training/{name}", picture, self.step)
         for name, sampler in self.task.samplers(model).items():
             scores[name], grid = self.validator.run(sampler, model.channels)
             for key, value in scores[name].items():
@@ -221,16 +250,21 @@ class Run:
             TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=self.console, speed_estimate_period=120) as progress:
-            bar = progress.add_task(recipe.task, total=recipe.steps, completed=self.step)
-            for patches in batches(self.patches, self.step, recipe.steps, recipe.data.workers):
+            bar = progress.add_task(recipe.task, total=self.end, completed=self.step)
+            numbers = [recipe.data.batch_number(step) for step in range(self.step, self.end)]
+            for patches in batches(self.patches, numbers, recipe.data.workers):
                 logged = self._train_step(patches)
                 self.step += 1
                 progress.update(bar, completed=self.step, description=f"{recipe.task} loss {logged['loss']:.4f}")
                 if self.step % recipe.log_every == 0:
                     for name, value in logged.items():
                         writer.add_scalar(f"training/{name}", value, self.step)
-                end = self.step == recipe.steps
-                if end or self.step % recipe.validation.every == 0:
+                    for warning in self.task.warnings():
+                        self.console.print(f"step {self.step}: {warning}", style="yellow")
+                        writer.add_text("training/warnings", warning, self.step)
+                end = self.step == self.end
+                own_step = self.step - self.task.preparation
+                if end or (own_step > 0 and own_step % recipe.validation.every == 0):
                     self.validate(writer)
                 if end or self.step % recipe.checkpoint_every == 0:
                     self.save()

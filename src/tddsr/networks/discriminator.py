@@ -1,0 +1,155 @@
+"""The discriminators: small heads on the levels of a feature network, after StyleGAN-T (Sauer et al. 2023)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from tddsr.networks.features import BackboneName, FeatureNetwork
+
+Augmentation = Literal["translation", "cutout", "colour"]
+
+
+class DiscriminatorConfig(BaseModel):
+    """What a discriminator looks at, and with what."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    features: BackboneName = "efficientnet_lite0"
+    train_features: bool = Field(False, description="train a copy of the feature network with the heads")
+    size: int = Field(128, ge=32, description="side of the square that the feature network sees (DINO: 224)")
+    norm: Literal["batch", "group"] = "batch"
+    augment: tuple[Augmentation, ...] = Field(
+        ("translation", "cutout"), description="colour is off, since it would hide a shift of colours"
+    )
+
+
+class GroupedBatchNorm(nn.Module):
+    """Batch norm over groups of at most 8 samples, without running statistics: any batch size behaves alike."""
+
+    largest_group = 8
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        groups = x.tensor_split(math.ceil(x.shape[0] / self.largest_group))
+        return torch.cat([F.batch_norm(g, None, None, self.weight, self.bias, training=True) for g in groups])
+
+
+class _Head(nn.Module):
+    """Logits of one level: 1x1 convolution, a residual circular convolution over nine neighbours, 1x1 to one channel.
+
+    Over tokens in their order (kernel 9), or over a map (kernel 3x3).
+    """
+
+    def __init__(self, channels: int, tokens: bool, norm: Literal["batch", "group"]) -> None:
+        super().__init__()
+        conv: type[nn.Conv1d] | type[nn.Conv2d] = nn.Conv1d if tokens else nn.Conv2d
+        kernel = 9 if tokens else 3
+
+        def normed(layer: nn.Module) -> nn.Sequential:
+            scale = GroupedBatchNorm(channels) if norm == "batch" else nn.GroupNorm(4, channels)
+            return nn.Sequential(spectral_norm(layer), scale, nn.LeakyReLU(0.2))
+
+        self.enter = normed(conv(channels, channels, 1))
+        self.neighbours = normed(conv(channels, channels, kernel, padding=kernel // 2, padding_mode="circular"))
+        self.leave = spectral_norm(conv(channels, 1, 1))
+
+    def forward(self, level: Tensor) -> Tensor:
+        x = self.enter(level)
+        x = (x + self.neighbours(x)) * 0.5**0.5
+        logits: Tensor = self.leave(x)
+        return logits.flatten(1)
+
+
+def _crop_each(image: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """A window of every sample, each at its own random place."""
+    tops = torch.randint(image.shape[2] - height + 1, (image.shape[0],), generator=generator).tolist()
+    lefts = torch.randint(image.shape[3] - width + 1, (image.shape[0],), generator=generator).tolist()
+    windows = zip(image, tops, lefts, strict=True)
+    return torch.stack([x[:, top : top + height, left : left + width] for x, top, left in windows])
+
+
+def _translate(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Shift every sample by up to an eighth of its side; the border mirrors."""
+    height, width = image.shape[-2:]
+    margin_y, margin_x = height // 8, width // 8
+    padded = F.pad(image, (margin_x, margin_x, margin_y, margin_y), mode="reflect")
+    return _crop_each(padded, height, width, generator)
+
+
+def _cut_out(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Grey out a rectangle of every sample, half as wide and high, centred anywhere."""
+    batch, _, height, width = image.shape
+
+    def inside(side: int) -> Tensor:
+        centre = torch.randint(side, (batch, 1), generator=generator)
+        return (torch.arange(side) - centre).abs() < side // 4
+
+    hidden = inside(height)[:, None, :, None] & inside(width)[:, None, None, :]
+    return image * (~hidden).to(image)
+
+
+def _recolour(image: Tensor, generator: torch.Generator) -> Tensor:
+    """Random brightness, saturation and contrast for every sample."""
+
+    def draw() -> Tensor:
+        return torch.rand(image.shape[0], 1, 1, 1, generator=generator).to(image)
+
+    image = image + draw() - 0.5
+    grey = image.mean(dim=1, keepdim=True)
+    image = grey + (image - grey) * 2 * draw()
+    level = image.mean(dim=(1, 2, 3), keepdim=True)
+    return level + (image - level) * (0.5 + draw())
+
+
+_AUGMENTATIONS = {"translation": _translate, "cutout": _cut_out, "colour": _recolour}
+
+
+class Discriminator(nn.Module):
+    """Tells real pictures from made ones: logits (large: real) for each place of each level of a feature network.
+
+    ``features`` becomes a part of the module (its weights, its state) only if it is trained with the heads; a frozen
+    one is shared between discriminators and saved with none.
+    """
+
+    def __init__(self, config: DiscriminatorConfig, features: FeatureNetwork) -> None:
+        super().__init__()
+        self.config = config
+        self.features: FeatureNetwork
+        if config.train_features:
+            self.features = features
+        else:
+            self.__dict__["features"] = features  # not registered
+        self.heads = nn.ModuleList(_Head(n, features.tokens, config.norm) for n in features.channels)
+
+    def _view(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """Augmented, enlarged smoothly where it is small, and cut to the size that the feature network sees."""
+        for name in self.config.augment:
+            image = _AUGMENTATIONS[name](image, generator)
+        size, (height, width) = self.config.size, image.shape[-2:]
+        if min(height, width) < size:
+            scale = size / min(height, width)
+            image = F.interpolate(image, (round(height * scale), round(width * scale)), mode="bicubic")
+        return _crop_each(image, size, size, generator)
+
+    def levels(self, image: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """What the heads judge: (B,3,H,W) in [-1,1] of any size -> the feature network's levels."""
+        return self.features(self._view(image, generator))  # type: ignore[no-any-return]
+
+    def judge(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Logits (B, places) of every level."""
+        return [head(level) for head, level in zip(self.heads, levels, strict=True)]
+
+    def forward(self, image: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """(B,3,H,W) in [-1,1] of any size -> logits (B, places) of every level; the generator augments."""
+        return self.judge(self.levels(image, generator))

@@ -1,0 +1,86 @@
+"""A discriminator in training: what it learns from, what it tells, and a watch on whether it still teaches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tddsr import losses
+from tddsr.config import AdversaryConfig, Recipe
+from tddsr.losses import Adversarial
+from tddsr.networks.discriminator import Discriminator, DiscriminatorConfig
+from tddsr.networks.features import load_features
+from tddsr.training.loop import Player
+
+_PATIENCE = 0.99
+"""of the watch's moving averages: about the last hundred steps"""
+
+
+class Watch:
+    """Moving averages of a discriminator's accuracy and margin, which say early when it stops to teach anything."""
+
+    def __init__(self) -> None:
+        self.accuracy, self.margin, self.seen = 0.0, 0.0, 0
+        self._said: str | None = None
+
+    def add(self, accuracy: float, margin: float) -> None:
+        """Take in one step: the share of right answers, and mean logit of the real less that of the made."""
+        self.seen += 1
+        weight = max(1 - _PATIENCE, 1 / self.seen)
+        self.accuracy += weight * (accuracy - self.accuracy)
+        self.margin += weight * (margin - self.margin)
+
+    def warning(self) -> str | None:
+        """What is wrong, once, when it begins to be; None otherwise."""
+        state = None
+        if self.seen >= 100:
+            if self.accuracy > 0.98:
+                state = "is always right, so that its gradient says little: lower its rate, or weaken its features"
+            elif abs(self.margin) < 1e-3:
+                state = "tells nothing apart any more (collapsed): raise its rate, or look at its features"
+        new = state if state != self._said else None
+        self._said = state
+        return new
+
+
+class Adversary:
+    """One of the two discriminators with its player."""
+
+    def __init__(self, name: str, config: DiscriminatorConfig, recipe: Recipe, device: torch.device) -> None:
+        self.name = name
+        self.settings: AdversaryConfig = recipe.adversary
+        features = load_features(config.features, recipe.features, trainable=config.train_features).to(device)
+        self.network = Discriminator(config, features).to(device)
+        self.player = Player(self.network, self.settings.optim, recipe.steps, recipe.precision, averaged=False)
+        self.watch = Watch()
+
+    @property
+    def kind(self) -> Adversarial:
+        return self.settings.loss
+
+    def against(self, picture: Tensor, generator: torch.Generator) -> Tensor:
+        """Eq. 8 or 10: what whoever made ``picture`` has to minimise."""
+        return losses.generator(self.kind, self.network(picture, generator))
+
+    def learn(self, real: Tensor, made: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """One step on Eq. 7 or 9; no gradient reaches the pictures."""
+        levels = self.network.levels(real.detach(), generator)
+        if self.settings.r1:
+            levels = [level.detach().requires_grad_() for level in levels]
+        judged, fooled = self.network.judge(levels), self.network(made.detach(), generator)
+        loss = losses.discriminator(self.kind, judged, fooled)
+        if self.settings.r1:
+            # R1 on the features (ADD): the squared gradient of the real pictures' logits.
+            slopes = torch.autograd.grad([head.sum() for head in judged], levels, create_graph=True)
+            penalty = torch.stack([slope.square().sum() / len(real) for slope in slopes]).sum()
+            loss = loss + 0.5 * self.settings.r1 * penalty
+        norm = self.player.update(loss, step)
+        with torch.no_grad():
+            real_right = torch.stack([(head > 0).float().mean() for head in judged]).mean()
+            made_right = torch.stack([(head < 0).float().mean() for head in fooled]).mean()
+            margin = torch.stack([a.mean() - b.mean() for a, b in zip(judged, fooled, strict=True)]).mean()
+        self.watch.add(float(real_right + made_right) / 2, float(margin))
+        return {
+            f"{self.name}/loss": loss, f"{self.name}/gradient_norm": norm, f"{self.name}/margin": margin,
+            f"{self.name}/right_on_real": real_right, f"{self.name}/right_on_made": made_right,
+        }  # fmt: skip

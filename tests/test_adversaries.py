@@ -1,0 +1,230 @@
+"""The student against its discriminators: who learns what, from whom, and in which order."""
+
+import pytest
+import torch
+
+from tddsr.config import RecipeError, load_recipe
+from tddsr.training.adversary import Watch
+from tddsr.training.distill import DistillTask
+from tddsr.training.start import prepare
+from tddsr.training.targets import TargetError
+from tests.test_training import CPU, QUIET, assert_same, changed, distill, players_of, random_features, recipe, tddsr
+
+__all__ = ["distill", "random_features", "recipe", "tddsr"]  # fixtures
+
+
+def with_adversary(recipe, **values):
+    return changed(recipe, adversary={**recipe.adversary.model_dump(), **values})
+
+
+def task_of(recipe):
+    run = prepare(recipe, CPU, QUIET)
+    assert isinstance(run.task, DistillTask)
+    hr, lr = run._pair(run.patches[0], 0)
+    return run, run.task, hr, lr
+
+
+def weights(task):
+    return {name: [p.detach().clone() for p in player.network.parameters()] for name, player in task.players.items()}
+
+
+def moved(before, task):
+    after = weights(task)
+    return {
+        name for name in before if any(not torch.equal(a, b) for a, b in zip(before[name], after[name], strict=True))
+    }
+
+
+def gradients(task):
+    """Players that hold a gradient that is not zero."""
+    return {
+        name for name, player in task.players.items()
+        if any(p.grad is not None and p.grad.abs().sum() > 0 for p in player.network.parameters())
+    }  # fmt: skip
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize(("hr", "lr", "players"), [
+    (0, 0, {"model"}), (0.1, 0, {"model", "hr_discriminator"}), (0, 0.1, {"model", "lr_discriminator", "downsampler"}),
+    (0.1, 0.1, {"model", "hr_discriminator", "lr_discriminator", "downsampler"}),
+])  # fmt: skip
+def test_who_plays_follows_from_the_weights_and_everyone_learns(tddsr, hr, lr, players):
+    run, task, *_ = task_of(changed(tddsr, loss={**tddsr.loss.model_dump(), "hr": hr, "lr": lr}))
+    assert task.players.keys() == players
+    before = weights(task)
+    for _ in range(2):
+        run._train_step(run.patches[run.step])
+        run.step += 1
+    assert moved(before, task) == players
+
+
+def test_no_players_gradient_leaks_into_another(tddsr):
+    _, task, hr, lr = task_of(tddsr)
+    everything = {"distill", "hr", "lr"}
+    before = weights(task)
+    picture, _ = task._student_phase(hr, lr, 0, everything, generator())
+    assert gradients(task) == moved(before, task) == {"model"}
+    assert not picture.requires_grad
+    for player in task.players.values():
+        player.optimizer.zero_grad()
+
+    before = weights(task)
+    task._hr_phase(hr, picture, 0, generator())
+    assert gradients(task) == moved(before, task) == {"hr_discriminator"}
+    for player in task.players.values():
+        player.optimizer.zero_grad()
+
+    before = weights(task)
+    task._lr_phase(lr, picture, 0, generator())
+    assert gradients(task) == moved(before, task) == {"lr_discriminator", "downsampler"}
+    assert all(p.grad is None for p in task.teacher.parameters())
+    frozen = task.hr_adversary.network.features
+    assert all(p.grad is None and not p.requires_grad for p in frozen.parameters())
+
+
+def test_the_students_gradient_is_the_sum_of_its_terms(tddsr):
+    """Taken term by term at the student's output, it is what autograd makes of the summed loss."""
+    _, task, hr, lr = task_of(tddsr)
+    task._student_phase(hr, lr, 0, {"distill", "hr", "lr"}, generator())
+    ours = [p.grad.clone() for p in task.model.parameters() if p.grad is not None]
+
+    _, task, hr, lr = task_of(changed(tddsr, out=tddsr.out / "again"))
+    y, chance, weight = task.model.encode_lr(lr), generator(), task.weights
+    x_0 = task._estimate(lr, y, 0)
+    picture = task.model.space.decode(x_0)
+    terms = task.loss(task.model, x_0, hr, chance)
+    terms["distill"] = weight.distill * (x_0 - task._target(lr, y, 0)).square().mean()
+    assert task.hr_adversary is not None
+    assert task.lr_adversary is not None
+    terms["hr"] = weight.hr * task.hr_adversary.against(picture, chance)
+    terms["lr"] = weight.lr * task.lr_adversary.against(task.downsampler(picture, chance), chance)
+    task.players["model"].update(torch.stack(list(terms.values())).sum(), 0)
+    theirs = [p.grad for p in task.model.parameters() if p.grad is not None]
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+
+
+def test_cyclic_takes_the_parts_in_turn(tddsr):
+    run, task, *_ = task_of(with_adversary(tddsr, update="cyclic"))
+    expected = [
+        ({"model"}, {"truth", "lpips", "distill"}),
+        ({"model", "hr_discriminator"}, {"hr"}),
+        ({"model", "lr_discriminator", "downsampler"}, {"lr"}),
+    ]
+    for players, terms in expected * 2:
+        before = weights(task)
+        values = run._train_step(run.patches[run.step])
+        run.step += 1
+        assert moved(before, task) == players
+        assert {name for name in values if f"gradient_of/{name}" in values} == terms
+
+
+def test_adaptive_weights_are_ratios_of_gradients(tddsr):
+    _, task, hr, lr = task_of(
+        with_adversary(changed(tddsr, loss={**tddsr.loss.model_dump(), "lpips": 0, "distill": 0}), adaptive=True)
+    )
+    _, values = task._student_phase(hr, lr, 0, {"distill", "hr", "lr"}, generator())
+    for name in ("hr", "lr"):
+        assert float(values[f"gradient_of/{name}"] / values["gradient_of/truth"]) == pytest.approx(0.1, rel=1e-3)
+    with pytest.raises(ValueError, match="update=joint"):
+        with_adversary(tddsr, adaptive=True, update="cyclic")
+
+
+@pytest.mark.parametrize("kind", ["hinge", "bce", "paper"])
+def test_every_adversarial_loss_trains_with_and_without_r1(tddsr, kind):
+    first = []
+    for r1 in (0.0, 1e-3):
+        run, *_ = task_of(with_adversary(tddsr, loss=kind, r1=r1))
+        first.append(run._train_step(run.patches[0])["hr_discriminator/loss"])
+        run.step += 1
+        run._train_step(run.patches[1])
+    assert first[1] > first[0]  # the penalty, on otherwise the same step
+
+
+def test_pretraining_comes_first_and_the_student_waits(tddsr):
+    settings = with_adversary(tddsr, pretrain={"hr": 2, "downsampler": 2, "lr": 1})
+    run, task, *_ = task_of(settings)
+    assert run.end == settings.steps + 5
+    order = [{"hr_discriminator"}] * 2 + [{"downsampler"}] * 2 + [{"lr_discriminator"}]
+    for players in [*order, {"model", "hr_discriminator", "lr_discriminator", "downsampler"}]:
+        before = weights(task)
+        run._train_step(run.patches[run.step])
+        run.step += 1
+        assert moved(before, task) == players
+    run.run()
+    scores = (settings.out / "scores.jsonl").read_text().splitlines()
+    assert len(scores) == 2  # at the student's steps 3 and 6, not while it waits
+
+
+def test_pretraining_of_nobody_is_refused():
+    with pytest.raises(RecipeError, match=r"pretrain\.hr.*loss\.hr"):
+        load_recipe("compact-distill", ["adversary.pretrain.hr=5"])
+    with pytest.raises(RecipeError, match="no discriminators"):
+        load_recipe("compact-teacher", ["loss.hr=1"])
+
+
+@pytest.mark.parametrize("distinct", [None, 2])
+def test_kept_targets_change_nothing(tddsr, tmp_path, distinct, monkeypatch):
+    """With an empty folder, a full one, or after a break: the same weights; and a full one spares the teacher."""
+    data = {**tddsr.data.model_dump(), "distinct": distinct}
+    runs = []
+    for name in ("first", "second"):
+        settings = changed(tddsr, out=tmp_path / name, targets=tmp_path / "targets", data=data)
+        run, task, *_ = task_of(settings)
+        if name == "second":
+            monkeypatch.setattr(task.teacher, "predictor", None)
+        run.run()
+        runs.append(run)
+    assert_same(players_of(runs[0]), players_of(runs[1]))
+    assert len(list((tmp_path / "targets").rglob("*.safetensors"))) == (distinct or tddsr.steps)
+
+
+def test_targets_of_other_pictures_are_refused(tddsr, tmp_path, photos):
+    settings = changed(tddsr, targets=tmp_path / "targets")
+    run, *_ = task_of(settings)
+    run._train_step(run.patches[0])
+    with pytest.raises(TargetError, match="other pictures"):
+        run._train_step(run.patches[0].flip(-1))
+    for file in (tmp_path / "targets").rglob("*.safetensors"):
+        file.write_bytes(b"broken")
+    with pytest.raises(TargetError, match="delete it"):
+        run._train_step(run.patches[0])
+
+
+def test_batches_come_again_after_so_many(tddsr):
+    run, *_ = task_of(changed(tddsr, data={**tddsr.data.model_dump(), "distinct": 3}))
+    (hr, lr), (hr_again, lr_again) = (run._pair(run.patches[1], step) for step in (1, 4))
+    assert torch.equal(hr, hr_again)
+    assert torch.equal(lr, lr_again)
+
+
+def test_the_watch_warns_once_of_a_discriminator_that_wins_or_collapses():
+    wins, collapses, fine = Watch(), Watch(), Watch()
+    said = []
+    for _ in range(300):
+        wins.add(1.0, 2.0)
+        collapses.add(0.5, 0.0)
+        fine.add(0.7, 0.5)
+        said.append((wins.warning(), collapses.warning(), fine.warning()))
+    first = [next((s for s in column if s), None) for column in zip(*said, strict=True)]
+    assert [sum(s is not None for s in column) for column in zip(*said, strict=True)] == [1, 1, 0]
+    assert first[0] is not None
+    assert first[1] is not None
+    assert "right" in first[0]
+    assert "collapsed" in first[1]
+
+
+def test_logs_hold_what_a_trainer_watches(tddsr):
+    run, task, *_ = task_of(changed(tddsr, log_every=1))
+    run.run()
+    values = run._train_step(run.patches[0])
+    for name in ("truth", "lpips", "distill", "hr", "lr"):
+        assert values[f"gradient_of/{name}"] > 0
+    for name in ("hr_discriminator", "lr_discriminator"):
+        assert 0 <= values[f"{name}/right_on_real"] <= 1
+    shown = task.pictures()["downsampler"]
+    side = tddsr.data.patch // 4
+    assert shown.shape == (3, 2 * side, tddsr.data.batch * side)
