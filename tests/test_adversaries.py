@@ -65,9 +65,10 @@ def test_no_players_gradient_leaks_into_another(tddsr):
     _, task, hr, lr = task_of(tddsr)
     everything = {"distill", "hr", "lr"}
     before = weights(task)
-    picture, _ = task._student_phase(hr, lr, 0, everything, generator())
-    assert gradients(task) == moved(before, task) == {"model"}
+    picture, small, _ = task._student_phase(hr, lr, 0, everything, generator())
+    assert gradients(task) == moved(before, task) == {"model", "downsampler"}  # both minimise Eq. 10
     assert not picture.requires_grad
+    assert not small.requires_grad
     for player in task.players.values():
         player.optimizer.zero_grad()
 
@@ -78,8 +79,8 @@ def test_no_players_gradient_leaks_into_another(tddsr):
         player.optimizer.zero_grad()
 
     before = weights(task)
-    task._lr_phase(lr, picture, 0, generator())
-    assert gradients(task) == moved(before, task) == {"lr_discriminator", "downsampler"}
+    task._lr_phase(lr, small, 0, generator())
+    assert gradients(task) == moved(before, task) == {"lr_discriminator"}
     assert all(p.grad is None for p in task.teacher.parameters())
     frozen = task.hr_adversary.network.features
     assert all(p.grad is None and not p.requires_grad for p in frozen.parameters())
@@ -126,7 +127,7 @@ def test_adaptive_weights_are_ratios_of_gradients(tddsr):
     _, task, hr, lr = task_of(
         with_adversary(changed(tddsr, loss={**tddsr.loss.model_dump(), "lpips": 0, "distill": 0}), adaptive=True)
     )
-    _, values = task._student_phase(hr, lr, 0, {"distill", "hr", "lr"}, generator())
+    *_, values = task._student_phase(hr, lr, 0, {"distill", "hr", "lr"}, generator())
     for name in ("hr", "lr"):
         assert float(values[f"gradient_of/{name}"] / values["gradient_of/truth"]) == pytest.approx(0.1, rel=1e-3)
     with pytest.raises(ValueError, match="update=joint"):

@@ -127,18 +127,21 @@ class DistillTask(Task):
             return self._prepare(hr, lr, step, generator)
         own_step = step - self.preparation
         parts = self._parts(own_step)
-        picture, values = self._student_phase(hr, lr, step, parts, generator)
+        picture, small, values = self._student_phase(hr, lr, step, parts, generator)
         if "hr" in parts:
             values |= self._hr_phase(hr, picture, own_step, generator)
         if "lr" in parts:
-            values |= self._lr_phase(lr, picture, own_step, generator)
+            values |= self._lr_phase(lr, small, own_step, generator)
         return values
 
     def _student_phase(
         self, hr: Tensor, lr: Tensor, step: int, parts: set[str], generator: torch.Generator
-    ) -> tuple[Tensor, Values]:
-        """The student's step on the weighted sum of its terms; returns its picture as it was before."""
-        model, weights = self.model, self.weights
+    ) -> tuple[Tensor, Tensor | None, Values]:
+        """The student's step on the weighted sum of its terms, and G's on Eq. 10, which both of them minimise.
+
+        Returns the student's picture and what G made of it, both as they were before the step.
+        """
+        model, weights, own_step = self.model, self.weights, step - self.preparation
         y = model.encode_lr(lr)
         x_0 = self._estimate(lr, y, step)
         picture = model.space.decode(x_0)
@@ -148,6 +151,7 @@ class DistillTask(Task):
             if weights.distill:
                 fidelity["distill"] = weights.distill * losses.distill(x_0, self._target(lr, y, step))
         adversarial: Values = {}
+        small = None
         if self.hr_adversary is not None and "hr" in parts:
             adversarial["hr"] = weights.hr * self.hr_adversary.against(picture, generator)
         if self.lr_adversary is not None and "lr" in parts:
@@ -156,7 +160,12 @@ class DistillTask(Task):
 
         # Each term's gradient is taken at the student's output, where their sizes compare, then their sum goes on.
         terms = fidelity | adversarial
-        gradients = {name: torch.autograd.grad(term, x_0, retain_graph=True)[0] for name, term in terms.items()}
+        gradients, slopes = {}, {}
+        for name, term in terms.items():
+            others = self.players["downsampler"].parameters if name == "lr" else []
+            gradients[name], *slopes[name] = torch.autograd.grad(
+                term, [x_0, *others], retain_graph=True, allow_unused=True
+            )
         if self.recipe.adversary.adaptive:
             # VQGAN's balance: a weight of 1 makes an adversarial gradient as large as that of all the other terms.
             reference = torch.stack([gradients[name] for name in fidelity]).sum(dim=0).norm()
@@ -164,25 +173,26 @@ class DistillTask(Task):
                 gradients[name] = gradients[name] * (reference / gradients[name].norm().clamp(min=1e-12))
                 gradients[name] = gradients[name] * getattr(weights, name)
         total = torch.stack(list(gradients.values())).sum(dim=0)
-        norm = self.players["model"].update(x_0, step - self.preparation, gradient=total)
+        norm = self.players["model"].update(x_0, own_step, gradient=total)
         norms = {f"gradient_of/{name}": gradient.norm() for name, gradient in gradients.items()}
         loss = torch.stack([term.detach() for term in terms.values()]).sum()
-        return picture.detach(), {"loss": loss, **terms, "gradient_norm": norm, **norms}
+        values = {"loss": loss, **terms, "gradient_norm": norm, **norms}
+        if small is not None:
+            values["downsampler/gradient_norm"] = self.players["downsampler"].follow(slopes["lr"], own_step)
+            small = small.detach()
+        return picture.detach(), small, values
 
     def _hr_phase(self, hr: Tensor, made: Tensor, step: int, generator: torch.Generator) -> Values:
         """D_H's step on Eq. 7."""
         assert self.hr_adversary is not None
         return self.hr_adversary.learn(hr, made, step, generator)
 
-    def _lr_phase(self, lr: Tensor, made: Tensor, step: int, generator: torch.Generator) -> Values:
-        """G's step on Eq. 10, then D_L's on Eq. 9, with what G made before its step."""
+    def _lr_phase(self, lr: Tensor, made: Tensor | None, step: int, generator: torch.Generator) -> Values:
+        """D_L's step on Eq. 9."""
         assert self.lr_adversary is not None
-        small = self.downsampler(made, generator)
-        loss = self.lr_adversary.against(small, generator)
-        norm = self.players["downsampler"].update(loss, step)
-        values = self.lr_adversary.learn(lr, small, step, generator)
-        self._shown = (lr[:4].detach(), small[:4].detach())
-        return {"downsampler/loss": loss, "downsampler/gradient_norm": norm, **values}
+        assert made is not None
+        self._shown = (lr[:4], made[:4])
+        return self.lr_adversary.learn(lr, made, step, generator)
 
     def _prepare(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> Values:
         """A step before the student's first (Table 6): D_H on teacher pictures, then G on pairs, then D_L on G's."""
@@ -195,8 +205,7 @@ class DistillTask(Task):
         if step < pretrain.hr + pretrain.downsampler:
             loss = F.l1_loss(small, lr)
             return {"loss": loss, "downsampler/gradient_norm": self.players["downsampler"].update(loss, 0)}
-        assert self.lr_adversary is not None
-        values = self.lr_adversary.learn(lr, small, 0, generator)
+        values = self._lr_phase(lr, small.detach(), 0, generator)
         return {"loss": values["lr_discriminator/loss"], **values}
 
     # -- what is shown ----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +59,29 @@ class Player:
             rate *= 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return rate * min(1.0, (step + 1) / self.config.warmup) if self.config.warmup else rate
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained of the network."""
+        return [p for p in self.network.parameters() if p.requires_grad]
+
     def update(self, output: Tensor, step: int, gradient: Tensor | None = None) -> Tensor:
         """One step of Adam; returns the norm of the gradient before clipping.
 
         ``output`` is a loss, or any output of the network, whose ``gradient`` is then given. Only this network's
         parameters get gradients, whatever else ``output`` depends on.
         """
+        seed = self.scaler.scale(torch.ones_like(output) if gradient is None else gradient)
+        return self._apply(torch.autograd.grad(output, self.parameters, seed, allow_unused=True), step)
+
+    def follow(self, slopes: Sequence[Tensor | None], step: int) -> Tensor:
+        """``update`` with gradients of ``parameters`` that are known already; None where there is none."""
+        return self._apply([None if slope is None else self.scaler.scale(slope) for slope in slopes], step)
+
+    def _apply(self, slopes: Sequence[Tensor | None], step: int) -> Tensor:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        seed = self.scaler.scale(torch.ones_like(output) if gradient is None else gradient)
-        for p, slope in zip(parameters, torch.autograd.grad(output, parameters, seed, allow_unused=True), strict=True):
+        parameters = self.parameters
+        for p, slope in zip(parameters, slopes, strict=True):
             p.grad = slope
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
