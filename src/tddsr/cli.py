@@ -205,6 +205,9 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="of the degradation")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="noise seeds to average over")] = 3,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many pictures")] = None,
+    crop: Annotated[
+        int | None, typer.Option(min=32, help="score only the centre, a square of so many hr pixels")
+    ] = None,
     features: Annotated[Path | None, typer.Option(help="folder of the LPIPS networks' weights")] = None,
     device: DeviceOption = "auto",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON with the scores of every picture")] = None,
@@ -212,6 +215,8 @@ def evaluate(
     """Score methods, against true pictures or without; prints a Markdown table and the protocol."""
     if hr is None and lr is None:
         _fail("eval needs --hr, --lr or both", code=2)
+    if crop is not None and crop % 4:
+        _fail(f"--crop is {crop}; it must be a multiple of 4", code=2)
     from rich.console import Console
     from rich.progress import track
 
@@ -228,10 +233,10 @@ def evaluate(
         _fail(str(error), code=2)
     try:
         if hr is not None:
-            pairs = list(protocol.load_pairs(hr, lr, preset.value, seed, limit))
+            pairs = list(protocol.load_pairs(hr, lr, preset.value, seed, limit, crop))
             scorers = protocol.metrics(features, pick_device(device))
         elif lr is not None:
-            pairs, scorers = list(protocol.load_alone(lr, limit)), {}
+            pairs, scorers = list(protocol.load_alone(lr, limit, crop)), {}
     except ValueError as error:
         _fail(str(error), code=1)
     rows = list(
@@ -248,7 +253,7 @@ def evaluate(
         typer.echo(f"| {name} | " + " | ".join(cells) + " |")
     folders = " with ".join(folder.name for folder in (hr, lr) if folder)
     source = folders if lr else f"{folders} degraded by {preset.value}, seed {seed}"
-    statement = protocol.statement(pairs, rows, source, seeds)
+    statement = protocol.statement(pairs, rows, source, seeds, crop)
     typer.echo(f"\n{statement}")
     if output is not None:
         lines = [{"method": row.method, "picture": row.picture, **row.scores} for row in rows]

@@ -13,7 +13,7 @@ from tddsr.losses import Adversarial
 from tddsr.model import ModelConfig
 from tddsr.networks.discriminator import DiscriminatorConfig
 from tddsr.networks.downsampler import DownsamplerConfig
-from tddsr.networks.features import FeatureName
+from tddsr.networks.features import BackboneName, FeatureName
 
 
 class RecipeError(ValueError):
@@ -58,6 +58,8 @@ class LossConfig(_Section):
     truth_norm: Literal["l1", "l2"] = Field("l2", description="mean absolute or mean squared error")
     lpips: float = Field(0.0, ge=0, description="LPIPS of the decoded x_0 to hr")
     lpips_network: FeatureName = "alexnet"
+    features: float = Field(0.0, ge=0, description="unweighted feature distance of the decoded x_0 to hr")
+    features_network: BackboneName = "efficientnet_lite0"
     hr: float = Field(0.0, ge=0, description="Eq. 8, the discriminator of hr pictures (distill only)")
     lr: float = Field(0.0, ge=0, description="Eq. 10, the discriminator of lr pictures (distill only)")
 
@@ -137,7 +139,7 @@ class Recipe(_Section):
             raise ValueError(
                 f"model.role is {self.model.role}; a recipe describes a teacher, a student follows from it"
             )
-        fidelity = {"truth": self.loss.truth, "lpips": self.loss.lpips}
+        fidelity = {"truth": self.loss.truth, "lpips": self.loss.lpips, "features": self.loss.features}
         if self.task == "distill":
             fidelity["distill"] = self.loss.distill
         if not any(fidelity.values()):

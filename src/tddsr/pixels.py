@@ -22,6 +22,12 @@ def to_tensor(pixels: Pixels) -> Tensor:
     return torch.from_numpy(values).permute(2, 0, 1)[None]
 
 
+def centre(pixels: Pixels, side: int) -> Pixels:
+    """The central (side,side,3) of (H,W,3); what is smaller, lower or narrower stays so."""
+    top, left = max(0, pixels.shape[0] - side) // 2, max(0, pixels.shape[1] - side) // 2
+    return pixels[top : top + side, left : left + side]
+
+
 def to_pixels(image: Tensor, dtype: np.dtype[Any] | type[np.generic] = np.uint8) -> Pixels:
     """(1,3,H,W) about [0,1] -> (H,W,3), clamped; rounded where ``dtype`` is a whole number."""
     dtype = np.dtype(dtype)

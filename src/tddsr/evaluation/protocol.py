@@ -21,7 +21,7 @@ from tddsr.evaluation.niqe import PATCH, niqe
 from tddsr.images import Pixels
 from tddsr.networks.compact import bicubic_x4
 from tddsr.networks.features import LPIPS
-from tddsr.pixels import to_pixels, to_tensor
+from tddsr.pixels import centre, to_pixels, to_tensor
 from tddsr.upscaler import Upscaler
 
 Enlarge = Callable[[Pixels, int], Pixels]
@@ -57,9 +57,16 @@ class Row:
 
 
 def load_pairs(
-    hr: Path, lr: Path | None, preset: Literal["resshift", "realesrgan"], seed: int, limit: int | None = None
+    hr: Path,
+    lr: Path | None,
+    preset: Literal["resshift", "realesrgan"],
+    seed: int,
+    limit: int | None = None,
+    crop: int | None = None,
 ) -> Iterator[Pair]:
     """Pairs of ``hr`` with the pictures of the same place and name in ``lr``, or with its own pictures degraded.
+
+    ``limit``: only the first so many. ``crop``: only the centre, a square of so many hr pixels.
 
     Raises:
         ImageError: a folder is empty, or a picture cannot be read.
@@ -69,6 +76,7 @@ def load_pairs(
     for path in images.find(hr)[:limit]:
         truth = images.read(path).rgb_8_bit
         if lr is None:
+            truth = truth if crop is None else centre(truth, crop)
             name = path.relative_to(hr).with_suffix("").as_posix()
             truth, small = degrade_pixels(truth, Degradation.preset(preset), name, seed)
         else:
@@ -79,17 +87,24 @@ def load_pairs(
             small = images.read(partner).rgb_8_bit
             if truth.shape[0] != 4 * small.shape[0] or truth.shape[1] != 4 * small.shape[1]:
                 raise PairError(f"{partner} is not a quarter of the size of {path}")
+            if crop is not None:
+                # The truth goes by 4x4 blocks, so that its centre is that of the small picture.
+                height, width = small.shape[:2]
+                blocks = truth.reshape(height, 4, width, 4, 3).transpose(0, 2, 1, 3, 4)
+                small, blocks = centre(small, crop // 4), centre(blocks, crop // 4)
+                truth = blocks.transpose(0, 2, 1, 3, 4).reshape(4 * small.shape[0], 4 * small.shape[1], 3)
         yield Pair(str(path.relative_to(hr)), small, truth)
 
 
-def load_alone(lr: Path, limit: int | None = None) -> Iterator[Pair]:
-    """The pictures of ``lr``, whose truth is unknown.
+def load_alone(lr: Path, limit: int | None = None, crop: int | None = None) -> Iterator[Pair]:
+    """The pictures of ``lr``, whose truth is unknown; ``limit`` and ``crop`` as in ``load_pairs``.
 
     Raises:
         ImageError: the folder is empty, or a picture cannot be read.
     """
     for path in images.find(lr)[:limit]:
-        yield Pair(str(path.relative_to(lr)), images.read(path).rgb_8_bit, None)
+        small = images.read(path).rgb_8_bit
+        yield Pair(str(path.relative_to(lr)), small if crop is None else centre(small, crop // 4), None)
 
 
 def bicubic(lr: Pixels, _seed: int) -> Pixels:
@@ -158,13 +173,14 @@ def means(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     }
 
 
-def statement(pairs: Sequence[Pair], rows: Sequence[Row], source: str, seeds: int) -> str:
+def statement(pairs: Sequence[Pair], rows: Sequence[Row], source: str, seeds: int, crop: int | None = None) -> str:
     """The protocol, in one line."""
     paired = pairs[0].hr is not None
+    part = "whole pictures" if crop is None else f"central {crop}x{crop} hr pixels"
     without = sum("NIQE" not in row.scores for row in rows)
     gaps = f", not defined for {without} of {len(rows)} outputs: too small or too flat" if without else ""
     return (
-        f"{len(pairs)} {'pairs' if paired else 'lr pictures'} ({source}), x4, whole pictures, 8-bit outputs, "
+        f"{len(pairs)} {'pairs' if paired else 'lr pictures'} ({source}), x4, {part}, 8-bit outputs, "
         f"no border cropped, Y of BT.601 studio range, {'LPIPS v0.1 (lower is better), ' if paired else ''}"
         f"NIQE of Y in {PATCH}x{PATCH} patches (lower is better{gaps}), "
         f"mean over {seeds} noise seed{'s' * (seeds > 1)}; "

@@ -24,7 +24,7 @@ class DiscriminatorConfig(BaseModel):
 
     features: BackboneName = "efficientnet_lite0"
     train_features: bool = Field(False, description="train a copy of the feature network with the heads")
-    size: int = Field(128, ge=32, description="side of the square that the feature network sees (DINO: 224)")
+    size: int = Field(128, ge=64, description="side of the square that the feature network sees (DINO: 224)")
     norm: Literal["batch", "group"] = "batch"
     augment: tuple[Augmentation, ...] = Field(
         ("translation", "cutout"), description="colour is off, since it would hide a shift of colours"

@@ -316,6 +316,27 @@ def load_features(name: BackboneName, folder: str | Path | None = None, trainabl
     return _load(name, place).settle(trainable=True) if trainable else _shared(name, place)
 
 
+def _unit_difference(level_a: Tensor, level_b: Tensor) -> Tensor:
+    """Squared difference of two levels whose places are scaled to length 1 over the channels."""
+    return (F.normalize(level_a, dim=1, eps=1e-10) - F.normalize(level_b, dim=1, eps=1e-10)).square()
+
+
+class FeatureDistance(nn.Module):
+    """LPIPS' formula without learned weights, for any feature network: each channel of each level counts alike.
+
+    ``forward(a, b)``: (B,3,H,W) in [-1,1] twice -> (B,) distances in 0..4, 0 for equal pictures.
+    """
+
+    def __init__(self, features: FeatureNetwork) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        pairs = zip(self.features(a), self.features(b), strict=True)
+        levels = [_unit_difference(x, y).sum(dim=1).flatten(1).mean(dim=1) for x, y in pairs]
+        return torch.stack(levels).mean(dim=0)
+
+
 class LPIPS(nn.Module):
     """Learned perceptual image patch similarity, v0.1 (Zhang et al. 2018), equal to the official values.
 
@@ -340,6 +361,5 @@ class LPIPS(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         distance = torch.zeros(a.shape[0], device=a.device)
         for level_a, level_b, head in zip(self.network(a), self.network(b), self.heads, strict=True):
-            difference = F.normalize(level_a, dim=1, eps=1e-10) - F.normalize(level_b, dim=1, eps=1e-10)
-            distance = distance + F.conv2d(difference.square(), head).mean(dim=(1, 2, 3))
+            distance = distance + F.conv2d(_unit_difference(level_a, level_b), head).mean(dim=(1, 2, 3))
         return distance

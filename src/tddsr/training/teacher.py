@@ -6,23 +6,28 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from tddsr import diffusion
 from tddsr.checkpoint import load_model
 from tddsr.config import LossConfig, Recipe, RecipeError
 from tddsr.files import file_hash
 from tddsr.model import Model
-from tddsr.networks.features import LPIPS
+from tddsr.networks.features import LPIPS, FeatureDistance, load_features
 from tddsr.training.loop import Player, Task
 
 
 class PictureLoss:
-    """The terms that compare an estimate of x_0 with the truth: mean squared error and LPIPS of the decoded picture."""
+    """The terms that compare an estimate of x_0 with the truth: mean error, and perceptual distances of its picture."""
 
     def __init__(self, config: LossConfig, recipe: Recipe, device: torch.device) -> None:
         self.config = config
-        self.lpips = LPIPS(config.lpips_network, recipe.features).to(device) if config.lpips else None
+        self.perceptual: dict[str, nn.Module] = {}
+        if config.lpips:
+            self.perceptual["lpips"] = LPIPS(config.lpips_network, recipe.features).to(device)
+        if config.features:
+            network = load_features(config.features_network, recipe.features)
+            self.perceptual["features"] = FeatureDistance(network).to(device)
 
     def __call__(self, model: Model, x_0: Tensor, hr: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Weighted terms of the latent estimate ``x_0`` against the picture ``hr`` in [-1,1]."""
@@ -30,12 +35,13 @@ class PictureLoss:
         if self.config.truth:
             distance = F.l1_loss if self.config.truth_norm == "l1" else F.mse_loss
             terms["truth"] = self.config.truth * distance(x_0.float(), model.space.encode(hr))
-        if self.lpips is not None:
+        if self.perceptual:
             # AlexNet looks at every fourth pixel, and a latent pixel is four wide: always at the same place, it would
             # not see a pattern of that period. So both pictures lose a random few of their first rows and columns.
             top, left = torch.randint(model.space.factor, (2,), generator=generator).tolist()
             picture = model.space.decode(x_0.float())[..., top:, left:]
-            terms["lpips"] = self.config.lpips * self.lpips(picture, hr[..., top:, left:]).mean()
+            for name, distance in self.perceptual.items():
+                terms[name] = getattr(self.config, name) * distance(picture, hr[..., top:, left:]).mean()
         return terms
 
 

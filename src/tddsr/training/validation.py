@@ -15,7 +15,7 @@ from tddsr.degradation import Degradation
 from tddsr.degradation.files import degrade_pixels
 from tddsr.evaluation.metrics import psnr_y, ssim_y, to_8_bit
 from tddsr.networks.features import LPIPS
-from tddsr.pixels import to_tensor
+from tddsr.pixels import centre, to_tensor
 from tddsr.training.data import DataError, read_photo
 
 Scores = dict[str, float]
@@ -39,8 +39,7 @@ class Validator:
             side = config.crop
             if min(height, width) < side:
                 raise DataError(f"{path} is {width}x{height}, smaller than validation.crop={side}")
-            top, left = (height - side) // 2, (width - side) // 2
-            crop = photo[:, top : top + side, left : left + side].permute(1, 2, 0).numpy()
+            crop = centre(photo.permute(1, 2, 0).numpy(), side)
             truth, small = degrade_pixels(
                 crop, degradation, path.relative_to(config.folder).with_suffix("").as_posix(), config.seed
             )

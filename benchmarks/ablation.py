@@ -1,0 +1,126 @@
+"""Tables 5 and 6 at compact scale: train each row from the same student, score them, write tables and pictures.
+
+    python benchmarks/ablation.py --start STUDENT --data DATA --features FEATURES [--steps 1000]
+
+Trains by ``tddsr train`` (runs that are there already are gone on with or left as they are) and scores by the
+functions of ``tddsr eval``. Writes runs/ablation/, the part of docs/ablation.md between its two marks, and
+docs/ablation.png. ``DATA`` has the folders train, val and test/RealSet65.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tddsr.evaluation.protocol import Enlarge, Pair
+
+ROOT = Path(__file__).parents[1]
+ROWS = {
+    "Distill (Eq. 6)": ("compact-distill", []),
+    "Distill + HR (Eq. 7-8)": ("compact-distill-hr", []),
+    "Distill + LR (Eq. 9-10)": ("compact-distill-lr", []),
+    "Distill + HR + LR: TDDSR (v1)": ("compact-tddsr", []),
+    "TDDSR, discriminators pre-trained (v2)": ("compact-tddsr-pretrained", []),
+    "TDDSR, cyclic updates": ("compact-tddsr", ["adversary.update=cyclic", "adversary.adaptive=false"]),
+}
+SHOWN = (1, 5, 9, 14, 20, 27)
+"""pictures of data/val in the side-by-side"""
+CROP, SEEDS = 256, 3
+MARKS = ("<!-- tables: begin -->\n", "<!-- tables: end -->\n")
+
+
+def folder_of(row: str) -> Path:
+    """Where a row's run lies."""
+    recipe, overrides = ROWS[row]
+    return ROOT / "runs" / "ablation" / (recipe + ("-cyclic" if overrides else ""))
+
+
+def train(row: str, common: Sequence[str]) -> None:
+    """One row, by the package's own command."""
+    recipe, overrides = ROWS[row]
+    command = [sys.executable, "-m", "tddsr", "train", recipe, *common, *overrides, f"out={folder_of(row)}"]
+    subprocess.run(command, check=True)
+
+
+def score(data: Path, features: Path, start: str) -> list[str]:
+    """Score all rows on both sets; returns Markdown."""
+    import torch
+
+    from tddsr.evaluation import protocol
+
+    models = {"bicubic": "bicubic", "the student they all start from": start}
+    models |= {row: str(folder_of(row) / "last.safetensors") for row in ROWS}
+    methods = {name: protocol.method(model, "cpu") for name, model in models.items()}
+    scorers = protocol.metrics(features, torch.device("cpu"))
+    val = list(protocol.load_pairs(data / "val", None, "resshift", 0, crop=CROP))
+    real = list(protocol.load_alone(data / "test" / "RealSet65", crop=2 * CROP))
+    on_val = list(protocol.evaluate(methods, val, scorers, SEEDS))
+    on_real = list(protocol.evaluate(methods, real, {}, SEEDS))
+    table, alone = protocol.means(on_val), protocol.means(on_real)
+    (ROOT / "runs" / "ablation" / "scores.json").write_text(json.dumps({"val": table, "RealSet65": alone}, indent=1))
+
+    columns = ["LPIPS-VGG", "LPIPS-Alex", "PSNR-Y", "SSIM-Y", "NIQE"]
+    lines = [
+        "| | " + " | ".join(columns) + " | NIQE, RealSet65 |",
+        "| --- " * (len(columns) + 2) + "|",
+        *(
+            f"| {name} | " + " | ".join(f"{scores[key]:.4f}" for key in columns) + f" | {alone[name]['NIQE']:.3f} |"
+            for name, scores in table.items()
+        ),
+        "",
+        protocol.statement(val, on_val, "val degraded by resshift, seed 0", SEEDS, CROP) + ".",
+        "",
+        "Last column: " + protocol.statement(real, on_real, "RealSet65", SEEDS, 2 * CROP) + ".",
+        "",
+    ]
+    show(methods, val, ROOT / "docs" / "ablation.png")
+    return lines
+
+
+def show(methods: Mapping[str, Enlarge], pairs: Sequence[Pair], file: Path) -> None:
+    """A row for each picture, a column for each method, the truth last."""
+    import numpy as np
+    from PIL import Image
+
+    rows = []
+    for index in SHOWN:
+        pair = pairs[index]
+        assert pair.hr is not None
+        pictures = [enlarge(pair.lr, 0) for enlarge in methods.values()]
+        rows.append(np.concatenate([*pictures, pair.hr], axis=1)[64:192])
+    Image.fromarray(np.concatenate(rows)).save(file, optimize=True)
+
+
+def main() -> None:
+    """Train what is not trained yet, then score and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--start", required=True, help="student that every row starts from")
+    parser.add_argument("--teacher", default=str(ROOT / "models" / "compact-teacher.safetensors"))
+    parser.add_argument("--data", type=Path, default=ROOT / "data")
+    parser.add_argument("--features", type=Path, default=ROOT / "features")
+    parser.add_argument("--steps", type=int, default=1000)
+    options = parser.parse_args()
+    common = [
+        f"start={options.start}", f"teacher={options.teacher}", f"features={options.features}",
+        f"data.train={options.data / 'train'}", f"validation.folder={options.data / 'val'}",
+        f"steps={options.steps}", f"targets={ROOT / 'runs' / 'ablation' / 'targets'}",
+        "optim.rate=2e-4", "optim.schedule=cosine", "optim.warmup=0", "optim.ema=0.995",
+        f"validation.every={max(1, options.steps // 2)}", "validation.count=16",
+    ]  # fmt: skip
+    for row in ROWS:
+        train(row, common)
+    page = ROOT / "docs" / "ablation.md"
+    before, rest = page.read_text().split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    tables = "\n".join(score(options.data, options.features, options.start))
+    page.write_text(before + MARKS[0] + tables + MARKS[1] + after)
+
+
+if __name__ == "__main__":
+    main()
