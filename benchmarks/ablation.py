@@ -1,10 +1,11 @@
 """Tables 5 and 6 at compact scale: train each row from the same student, score them, write tables and pictures.
 
-    python benchmarks/ablation.py --start STUDENT --data DATA --features FEATURES [--steps 1000]
+    python benchmarks/ablation.py --data DATA --features FEATURES [--steps 800] [--rows 0 2]
 
 Trains by ``tddsr train`` (runs that are there already are gone on with or left as they are) and scores by the
 functions of ``tddsr eval``. Writes runs/ablation/, the part of docs/ablation.md between its two marks, and
-docs/ablation.png. ``DATA`` has the folders train, val and test/RealSet65.
+docs/ablation.png. ``DATA`` has the folders train, val and test/RealSet65. With ``--rows`` only those rows are trained and
+nothing is scored, so that several processes share the work (set OMP_NUM_THREADS).
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 ROWS = {
-    "Distill (Eq. 6)": ("compact-distill", []),
-    "Distill + HR (Eq. 7-8)": ("compact-distill-hr", []),
-    "Distill + LR (Eq. 9-10)": ("compact-distill-lr", []),
+    "Distill": ("compact-distill", []),
+    "Distill + HR": ("compact-distill-hr", []),
+    "Distill + LR": ("compact-distill-lr", []),
     "Distill + HR + LR: TDDSR (v1)": ("compact-tddsr", []),
     "TDDSR, discriminators pre-trained (v2)": ("compact-tddsr-pretrained", []),
     "TDDSR, cyclic updates": ("compact-tddsr", ["adversary.update=cyclic", "adversary.adaptive=false"]),
@@ -100,11 +101,12 @@ def show(methods: Mapping[str, Enlarge], pairs: Sequence[Pair], file: Path) -> N
 def main() -> None:
     """Train what is not trained yet, then score and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--start", required=True, help="student that every row starts from")
+    parser.add_argument("--start", default=str(ROOT / "models" / "compact-distill.safetensors"))
     parser.add_argument("--teacher", default=str(ROOT / "models" / "compact-teacher.safetensors"))
     parser.add_argument("--data", type=Path, default=ROOT / "data")
     parser.add_argument("--features", type=Path, default=ROOT / "features")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--rows", type=int, nargs="+", choices=range(len(ROWS)))
     options = parser.parse_args()
     common = [
         f"start={options.start}", f"teacher={options.teacher}", f"features={options.features}",
@@ -113,8 +115,11 @@ def main() -> None:
         "optim.rate=2e-4", "optim.schedule=cosine", "optim.warmup=0", "optim.ema=0.995",
         f"validation.every={max(1, options.steps // 2)}", "validation.count=16",
     ]  # fmt: skip
-    for row in ROWS:
-        train(row, common)
+    for index, row in enumerate(ROWS):
+        if options.rows is None or index in options.rows:
+            train(row, common)
+    if options.rows is not None:
+        return
     page = ROOT / "docs" / "ablation.md"
     before, rest = page.read_text().split(MARKS[0])
     after = rest.split(MARKS[1])[1]

@@ -5,9 +5,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from tddsr.checkpoint import save_model
+from tddsr.config import Recipe, load_recipe
 from tddsr.model import Model, ModelConfig, Role, ScheduleConfig
 from tddsr.networks.compact import CompactConfig
+from tddsr.networks.features import ConvFeatures
 
 SMALL = CompactConfig(widths=(8, 12), encoder_blocks=(1,), middle_blocks=1, decoder_blocks=(1,), time_features=8)
 
@@ -70,3 +74,47 @@ def photos(tmp_path: Path) -> Path:
     for seed in range(6):
         Image.fromarray(photo(96, 96, seed)).save(folder / f"{seed}.png")
     return folder
+
+
+def changed(recipe: Recipe, **values: object) -> Recipe:
+    return Recipe.model_validate({**recipe.model_dump(), **values})
+
+
+@pytest.fixture(scope="module")
+def random_features(tmp_path_factory) -> Path:
+    """AlexNet with random weights: a perceptual loss that needs no download."""
+    folder: Path = tmp_path_factory.mktemp("features")
+    torch.manual_seed(0)
+    save_file(ConvFeatures("alexnet").state_dict(), folder / "alexnet_lpips.safetensors")
+    return folder
+
+
+@pytest.fixture
+def recipe(photos: Path, random_features: Path, tmp_path: Path) -> Recipe:
+    settings = {
+        "features": random_features,
+        "out": tmp_path / "run",
+        "steps": 6,
+        "checkpoint_every": 2,
+        "model": {"role": "teacher", "network": SMALL.model_dump()},
+        "data": {"train": photos, "patch": 48, "batch": 2},
+        "validation": {"folder": photos, "count": 2, "crop": 64, "every": 3, "lpips": ["alexnet"]},
+    }
+    return load_recipe("compact-teacher").model_validate({**load_recipe("compact-teacher").model_dump(), **settings})
+
+
+@pytest.fixture
+def distill(recipe: Recipe, teacher, tmp_path: Path) -> Recipe:
+    save_model(teacher, tmp_path / "teacher.safetensors")
+    settings = {"task": "distill", "model": None, "teacher": tmp_path / "teacher.safetensors"}
+    loss = {"distill": 1.0, "truth": 0.5, "lpips": 0.1}
+    return Recipe.model_validate({**recipe.model_dump(), **settings, "loss": loss})
+
+
+@pytest.fixture
+def tddsr(distill: Recipe) -> Recipe:
+    """All three parts of the method, each player in training."""
+    looks = {"features": "alexnet", "size": 64}
+    adversary = {"hr": looks, "lr": looks, "downsampler": {"width": 4}, "optim": {"rate": 1e-3}}
+    loss = {**distill.loss.model_dump(), "hr": 0.1, "lr": 0.1}
+    return changed(distill, loss=loss, adversary=adversary)

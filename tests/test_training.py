@@ -5,68 +5,22 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tddsr.checkpoint import load_model, save_model
-from tddsr.config import Recipe, RecipeError, load_recipe, recipe_names
+from tddsr.config import RecipeError, load_recipe, recipe_names
 from tddsr.images import ImageError
-from tddsr.networks.features import ConvFeatures
 from tddsr.training.data import DataError, Patches
 from tddsr.training.loop import Player, Run, TrainingError
 from tddsr.training.start import describe, prepare
-from tests.conftest import SMALL, small_model
+from tests.conftest import SMALL, changed, small_model
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)
-
-
-@pytest.fixture(scope="module")
-def random_features(tmp_path_factory) -> Path:
-    """AlexNet with random weights: a perceptual loss that needs no download."""
-    folder: Path = tmp_path_factory.mktemp("features")
-    torch.manual_seed(0)
-    save_file(ConvFeatures("alexnet").state_dict(), folder / "alexnet_lpips.safetensors")
-    return folder
-
-
-@pytest.fixture
-def recipe(photos: Path, random_features: Path, tmp_path: Path) -> Recipe:
-    settings = {
-        "features": random_features,
-        "out": tmp_path / "run",
-        "steps": 6,
-        "checkpoint_every": 2,
-        "model": {"role": "teacher", "network": SMALL.model_dump()},
-        "data": {"train": photos, "patch": 48, "batch": 2},
-        "validation": {"folder": photos, "count": 2, "crop": 64, "every": 3, "lpips": ["alexnet"]},
-    }
-    return load_recipe("compact-teacher").model_validate({**load_recipe("compact-teacher").model_dump(), **settings})
-
-
-@pytest.fixture
-def distill(recipe: Recipe, teacher, tmp_path: Path) -> Recipe:
-    save_model(teacher, tmp_path / "teacher.safetensors")
-    settings = {"task": "distill", "model": None, "teacher": tmp_path / "teacher.safetensors"}
-    loss = {"distill": 1.0, "truth": 0.5, "lpips": 0.1}
-    return Recipe.model_validate({**recipe.model_dump(), **settings, "loss": loss})
-
-
-@pytest.fixture
-def tddsr(distill: Recipe) -> Recipe:
-    """All three parts of the method, each player in training."""
-    looks = {"features": "alexnet", "size": 64}
-    adversary = {"hr": looks, "lr": looks, "downsampler": {"width": 4}, "optim": {"rate": 1e-3}}
-    loss = {**distill.loss.model_dump(), "hr": 0.1, "lr": 0.1}
-    return changed(distill, loss=loss, adversary=adversary)
-
-
-def changed(recipe: Recipe, **values: object) -> Recipe:
-    return Recipe.model_validate({**recipe.model_dump(), **values})
 
 
 def players_of(run: Run) -> dict[str, object]:
@@ -88,10 +42,15 @@ def assert_same(a: object, b: object) -> None:
         assert a == b
 
 
-@pytest.mark.parametrize("task", ["recipe", "distill", "tddsr"])
+@pytest.mark.parametrize(("task", "changes"), [
+    ("recipe", {}), ("distill", {}), ("tddsr", {}), ("tddsr", {"update": "cyclic"}),
+    ("tddsr", {"pretrain": {"hr": 1, "downsampler": 1, "lr": 1}}),
+])  # fmt: skip
 @pytest.mark.parametrize("broken_at", [2, 3, 5])
-def test_a_broken_run_goes_on_to_the_same_weights(request, task, broken_at, tmp_path, monkeypatch):
+def test_a_broken_run_goes_on_to_the_same_weights(request, task, changes, broken_at, tmp_path, monkeypatch):
     settings = request.getfixturevalue(task)
+    if changes:
+        settings = changed(settings, adversary={**settings.adversary.model_dump(), **changes})
     whole = prepare(settings, CPU, QUIET)
     whole.run()
 
@@ -109,7 +68,7 @@ def test_a_broken_run_goes_on_to_the_same_weights(request, task, broken_at, tmp_
             prepare(settings, CPU, QUIET).run()
     again = prepare(settings, CPU, QUIET)
     again.run()
-    assert again.step == whole.step == 6
+    assert again.step == whole.step == whole.end
     assert_same(players_of(again), players_of(whole))
     for name in ("best", "last"):
         assert_same(load_file(again.folder / f"{name}.safetensors"), load_file(whole.folder / f"{name}.safetensors"))

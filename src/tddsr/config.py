@@ -34,10 +34,6 @@ class DataConfig(_Section):
     workers: int = Field(0, ge=0, description="processes that read pictures ahead")
     distinct: int | None = Field(None, ge=1, description="batches after which they come again; unset: all different")
 
-    def batch_number(self, step: int) -> int:
-        """Which batch is seen at ``step``."""
-        return step if self.distinct is None else step % self.distinct
-
 
 class OptimConfig(_Section):
     """Adam, its rate over time, and the moving average of the weights that is kept."""
@@ -71,6 +67,11 @@ class PretrainConfig(_Section):
     downsampler: int = Field(0, ge=0, description="of the downsampler, on pairs")
     lr: int = Field(0, ge=0, description="of the lr discriminator, on reduced hr pictures")
 
+    @property
+    def steps(self) -> int:
+        """All of them."""
+        return self.hr + self.downsampler + self.lr
+
 
 class AdversaryConfig(_Section):
     """The two discriminators and the downsampler; they exist where ``loss.hr`` and ``loss.lr`` are not 0."""
@@ -86,7 +87,7 @@ class AdversaryConfig(_Section):
     hr: DiscriminatorConfig = DiscriminatorConfig()
     lr: DiscriminatorConfig = DiscriminatorConfig()
     downsampler: DownsamplerConfig = DownsamplerConfig()
-    optim: OptimConfig = OptimConfig(rate=2e-4, betas=(0.0, 0.99))
+    optim: OptimConfig = Field(OptimConfig(rate=2e-4, betas=(0.0, 0.99)), description="of all three; they have no ema")
     pretrain: PretrainConfig = PretrainConfig()
 
     @model_validator(mode="after")
@@ -117,11 +118,12 @@ class Recipe(_Section):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     checkpoint_every: int = Field(500, ge=1)
     log_every: int = Field(50, ge=1)
-    features: Path | None = Field(None, description="folder of the LPIPS networks' weights; unset: download")
+    features: Path | None = Field(
+        None, description="folder of the feature networks' weights; unset: as ``load_features`` says"
+    )
     model: ModelConfig | None = Field(None, description="of a teacher; a student has its teacher's")
     start: Path | None = Field(None, description="model file to start from; a student starts from its teacher")
     teacher: Path | None = Field(None, description="model file (distill only)")
-    teacher_steps: int | None = Field(None, ge=1, description="of the targets; unset: all")
     targets: Path | None = Field(None, description="folder where the teacher's samples are kept for other runs")
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()
@@ -155,6 +157,16 @@ class Recipe(_Section):
             if steps and not adversarial[weight]:
                 raise ValueError(f"adversary.pretrain.{key} trains what loss.{weight}=0 leaves out")
         return self
+
+    def own_step(self, step: int) -> int:
+        """The model's own number of ``step``: negative while it waits for its discriminators' pre-training."""
+        return step - self.adversary.pretrain.steps
+
+    def batch_number(self, step: int) -> int:
+        """Which batch is seen at ``step``: the model's first step sees batch 0, pre-trained discriminators or not."""
+        own = self.own_step(step)
+        number = own if own >= 0 else self.steps + step
+        return number if self.data.distinct is None else number % self.data.distinct
 
 
 _FOLDERS = (Path(__file__).with_name("recipes"), Path(__file__).parents[2] / "recipes")

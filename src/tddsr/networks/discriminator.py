@@ -24,7 +24,7 @@ class DiscriminatorConfig(BaseModel):
 
     features: BackboneName = "efficientnet_lite0"
     train_features: bool = Field(False, description="train a copy of the feature network with the heads")
-    size: int = Field(128, ge=64, description="side of the square that the feature network sees (DINO: 224)")
+    size: int | None = Field(None, ge=64, description="side of the square that is looked at; unset: 224 (DINO) or 128")
     norm: Literal["batch", "group"] = "batch"
     augment: tuple[Augmentation, ...] = Field(
         ("translation", "cutout"), description="colour is off, since it would hide a shift of colours"
@@ -125,6 +125,7 @@ class Discriminator(nn.Module):
     def __init__(self, config: DiscriminatorConfig, features: FeatureNetwork) -> None:
         super().__init__()
         self.config = config
+        self.size = config.size or features.size
         self.features: FeatureNetwork
         if config.train_features:
             self.features = features
@@ -136,7 +137,7 @@ class Discriminator(nn.Module):
         """Augmented, enlarged smoothly where it is small, and cut to the size that the feature network sees."""
         for name in self.config.augment:
             image = _AUGMENTATIONS[name](image, generator)
-        size, (height, width) = self.config.size, image.shape[-2:]
+        size, (height, width) = self.size, image.shape[-2:]
         if min(height, width) < size:
             scale = size / min(height, width)
             image = F.interpolate(image, (round(height * scale), round(width * scale)), mode="bicubic")

@@ -49,7 +49,7 @@ class AttentionDownsampler(Downsampler):
     The weights are the softmax over the window of ``gain * saliency + bias``: ``saliency`` is a picture that a small
     network draws, ``gain`` and ``bias`` belong to the places in the window. So it can blur, shift and look away from
     outliers, differently from place to place, and can never leave the range of the colours that it sees. At
-    initialisation an area filter: the mean of 4x4 pixels, to within one thousandth.
+    initialisation an area filter: the mean of 4x4 pixels, to within three thousandths.
     """
 
     def __init__(self, config: DownsamplerConfig) -> None:

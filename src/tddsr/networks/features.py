@@ -92,8 +92,8 @@ class FeatureNetwork(nn.Module, ABC):
 
     channels: tuple[int, ...]
     tokens: bool = False
-    size: int = 224
-    """Side of the pictures it was trained on; others work too."""
+    size: int = 128
+    """Side of the squares that a discriminator shows it where nothing else is asked for; others work too."""
     minimum: int = 32
 
     @abstractmethod
@@ -166,6 +166,7 @@ class DinoFeatures(FeatureNetwork):
 
     channels = (384,) * 5
     tokens = True
+    size = 224
     minimum = 16
 
     def __init__(self, vit: nn.Module) -> None:

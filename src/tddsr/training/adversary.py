@@ -13,22 +13,20 @@ from tddsr.networks.features import load_features
 from tddsr.training.loop import Player
 
 _PATIENCE = 0.99
-"""of the watch's moving averages: about the last hundred steps"""
+"""of the watch's moving average: about the last hundred steps"""
 
 
 class Watch:
-    """Moving averages of a discriminator's accuracy and margin, which say early when it stops to teach anything."""
+    """A moving average of a discriminator's accuracy, which says early when it stops to teach anything."""
 
     def __init__(self) -> None:
-        self.accuracy, self.margin, self.seen = 0.0, 0.0, 0
+        self.accuracy, self.seen = 0.0, 0
         self._said: str | None = None
 
-    def add(self, accuracy: float, margin: float) -> None:
-        """Take in one step: the share of right answers, and mean logit of the real less that of the made."""
+    def add(self, accuracy: float) -> None:
+        """Take in one step: the share of right answers, half of them on real pictures."""
         self.seen += 1
-        weight = max(1 - _PATIENCE, 1 / self.seen)
-        self.accuracy += weight * (accuracy - self.accuracy)
-        self.margin += weight * (margin - self.margin)
+        self.accuracy += max(1 - _PATIENCE, 1 / self.seen) * (accuracy - self.accuracy)
 
     def warning(self) -> str | None:
         """What is wrong, once, when it begins to be; None otherwise."""
@@ -36,8 +34,8 @@ class Watch:
         if self.seen >= 100:
             if self.accuracy > 0.98:
                 state = "is always right, so that its gradient says little: lower its rate, or weaken its features"
-            elif abs(self.margin) < 1e-3:
-                state = "tells nothing apart any more (collapsed): raise its rate, or look at its features"
+            elif self.accuracy < 0.51 and self.seen >= 300:  # every discriminator begins so
+                state = "tells nothing apart (collapsed): raise its rate, or look at its features"
         new = state if state != self._said else None
         self._said = state
         return new
@@ -66,12 +64,13 @@ class Adversary:
         """One step on Eq. 7 or 9; no gradient reaches the pictures."""
         levels = self.network.levels(real.detach(), generator)
         if self.settings.r1:
-            levels = [level.detach().requires_grad_() for level in levels]
+            levels = [level if level.requires_grad else level.requires_grad_() for level in levels]
         judged, fooled = self.network.judge(levels), self.network(made.detach(), generator)
         loss = losses.discriminator(self.kind, judged, fooled)
         if self.settings.r1:
             # R1 on the features (ADD): the squared gradient of the real pictures' logits.
-            slopes = torch.autograd.grad([head.sum() for head in judged], levels, create_graph=True)
+            sums = zip([head.sum() for head in judged], levels, strict=True)
+            slopes = [torch.autograd.grad(total, level, create_graph=True)[0] for total, level in sums]
             penalty = torch.stack([slope.square().sum() / len(real) for slope in slopes]).sum()
             loss = loss + 0.5 * self.settings.r1 * penalty
         norm = self.player.update(loss, step)
@@ -79,8 +78,8 @@ class Adversary:
             real_right = torch.stack([(head > 0).float().mean() for head in judged]).mean()
             made_right = torch.stack([(head < 0).float().mean() for head in fooled]).mean()
             margin = torch.stack([a.mean() - b.mean() for a, b in zip(judged, fooled, strict=True)]).mean()
-        self.watch.add(float(real_right + made_right) / 2, float(margin))
+        self.watch.add(float(real_right + made_right) / 2)
         return {
-            f"{self.name}/loss": loss, f"{self.name}/gradient_norm": norm, f"{self.name}/margin": margin,
+            f"{self.name}/loss": loss.detach(), f"{self.name}/gradient_norm": norm, f"{self.name}/margin": margin,
             f"{self.name}/right_on_real": real_right, f"{self.name}/right_on_made": made_right,
         }  # fmt: skip

@@ -20,10 +20,13 @@ from tddsr.config import Recipe, RecipeError
 from tddsr.files import file_hash
 from tddsr.model import Model
 from tddsr.networks.downsampler import build_downsampler
-from tddsr.training.adversary import Adversary
+from tddsr.training.adversary import Adversary, Watch
 from tddsr.training.loop import Player, Task
 from tddsr.training.targets import TargetCache
 from tddsr.training.teacher import PictureLoss
+
+_LARGEST_FACTOR = 1e4
+"""of an adaptive weight (VQGAN)"""
 
 _NOISE = 2
 """Stream of the student's noise, beside those of the loop: it belongs to a batch, so that targets can be kept."""
@@ -51,31 +54,31 @@ class DistillTask(Task):
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         assert recipe.teacher is not None  # the recipe's validator saw to it
-        torch.manual_seed(recipe.seed)
         self.recipe, self.weights, self.device = recipe, recipe.loss, device
         self.teacher = load_model(recipe.teacher, device)
         if self.teacher.config.role != "teacher":
             raise RecipeError(f"{recipe.teacher} is a {self.teacher.config.role}; a student learns from a teacher")
-        self.teacher_steps = recipe.teacher_steps or self.teacher.default_steps
-        self.teacher.check_steps(self.teacher_steps)
         self.model = _student_of(self.teacher, recipe).place(device).train()
         self.origin = file_hash(recipe.teacher) + ("" if recipe.start is None else file_hash(recipe.start))
         self.loss = PictureLoss(recipe.loss, recipe, device)
         self.players = {"model": Player(self.model.network, recipe.optim, recipe.steps, recipe.precision)}
         self._set_up_adversaries()
         self.targets = None if recipe.targets is None else TargetCache(recipe.targets, self._target_key())
-        pretraining = recipe.adversary.pretrain
-        self.preparation = pretraining.hr + pretraining.downsampler + pretraining.lr
 
     def _set_up_adversaries(self) -> None:
         recipe, settings = self.recipe, self.recipe.adversary
         self.hr_adversary = self.lr_adversary = None
+
+        # Everyone starts from the seed, so that each starts alike whoever else plays.
         if self.weights.hr:
+            torch.manual_seed(recipe.seed)
             self.hr_adversary = Adversary("hr_discriminator", settings.hr, recipe, self.device)
             self.players["hr_discriminator"] = self.hr_adversary.player
         if self.weights.lr:
+            torch.manual_seed(recipe.seed)
             self.lr_adversary = Adversary("lr_discriminator", settings.lr, recipe, self.device)
             self.players["lr_discriminator"] = self.lr_adversary.player
+            torch.manual_seed(recipe.seed)
             self.downsampler = build_downsampler(settings.downsampler).to(self.device)
             self.players["downsampler"] = Player(
                 self.downsampler, settings.optim, recipe.steps, recipe.precision, averaged=False
@@ -86,7 +89,7 @@ class DistillTask(Task):
         recipe = self.recipe
         data = recipe.data.model_dump(mode="json", exclude={"train", "workers", "distinct"})
         assert recipe.teacher is not None
-        return json.dumps([file_hash(recipe.teacher), self.teacher_steps, recipe.seed, data])
+        return json.dumps([file_hash(recipe.teacher), recipe.seed, data, recipe.precision, self.device.type])
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         precision = getattr(torch, self.recipe.precision)
@@ -95,7 +98,7 @@ class DistillTask(Task):
     # -- what the student and the teacher make ----------------------------------------------------------------------
 
     def _noise(self, y: Tensor, step: int) -> Tensor:
-        generator = rng.generator(self.recipe.seed, _NOISE, self.recipe.data.batch_number(step))
+        generator = rng.generator(self.recipe.seed, _NOISE, self.recipe.batch_number(step))
         return torch.randn(y.shape, generator=generator).to(y)
 
     def _target(self, lr: Tensor, y: Tensor, step: int) -> Tensor:
@@ -103,12 +106,11 @@ class DistillTask(Task):
 
         @torch.no_grad()
         def compute() -> Tensor:
-            schedule = self.teacher.schedule.respaced(self.teacher_steps)
             with self._autocast():
-                predict = self.teacher.predictor(lr)
-                return diffusion.sample_deterministic(schedule, predict, y, self._noise(y, step)).float()
+                predict, eps = self.teacher.predictor(lr), self._noise(y, step)
+                return diffusion.sample_deterministic(self.teacher.schedule, predict, y, eps).float()
 
-        return compute() if self.targets is None else self.targets.get(self.recipe.data.batch_number(step), lr, compute)
+        return compute() if self.targets is None else self.targets.get(self.recipe.batch_number(step), lr, compute)
 
     def _estimate(self, lr: Tensor, y: Tensor, step: int) -> Tensor:
         with self._autocast():
@@ -123,9 +125,12 @@ class DistillTask(Task):
         return set(parts) if self.recipe.adversary.update == "joint" else {parts[step % len(parts)]}
 
     def update(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> Values:
-        if step < self.preparation:
+        own_step = self.recipe.own_step(step)
+        if own_step < 0:
             return self._prepare(hr, lr, step, generator)
-        own_step = step - self.preparation
+        if own_step == 0:
+            for adversary in self._adversaries():
+                adversary.watch = Watch()  # what it saw in its pre-training was easy
         parts = self._parts(own_step)
         picture, small, values = self._student_phase(hr, lr, step, parts, generator)
         if "hr" in parts:
@@ -141,7 +146,7 @@ class DistillTask(Task):
 
         Returns the student's picture and what G made of it, both as they were before the step.
         """
-        model, weights, own_step = self.model, self.weights, step - self.preparation
+        model, weights, own_step = self.model, self.weights, self.recipe.own_step(step)
         y = model.encode_lr(lr)
         x_0 = self._estimate(lr, y, step)
         picture = model.space.decode(x_0)
@@ -153,32 +158,36 @@ class DistillTask(Task):
         adversarial: Values = {}
         small = None
         if self.hr_adversary is not None and "hr" in parts:
-            adversarial["hr"] = weights.hr * self.hr_adversary.against(picture, generator)
+            adversarial["adversarial_hr"] = weights.hr * self.hr_adversary.against(picture, generator)
         if self.lr_adversary is not None and "lr" in parts:
             small = self.downsampler(picture, generator)
-            adversarial["lr"] = weights.lr * self.lr_adversary.against(small, generator)
+            adversarial["adversarial_lr"] = weights.lr * self.lr_adversary.against(small, generator)
 
         # Each term's gradient is taken at the student's output, where their sizes compare, then their sum goes on.
         terms = fidelity | adversarial
         gradients, slopes = {}, {}
         for name, term in terms.items():
-            others = self.players["downsampler"].parameters if name == "lr" else []
+            others = self.players["downsampler"].parameters if name == "adversarial_lr" else []
             gradients[name], *slopes[name] = torch.autograd.grad(
                 term, [x_0, *others], retain_graph=True, allow_unused=True
             )
+        norms = {f"gradient_of/{name}": gradient.norm() for name, gradient in gradients.items()}
+        factors: Values = {}
         if self.recipe.adversary.adaptive:
             # VQGAN's balance: a weight of 1 makes an adversarial gradient as large as that of all the other terms.
             reference = torch.stack([gradients[name] for name in fidelity]).sum(dim=0).norm()
             for name in adversarial:
-                gradients[name] = gradients[name] * (reference / gradients[name].norm().clamp(min=1e-12))
-                gradients[name] = gradients[name] * getattr(weights, name)
+                weighted = getattr(weights, name.removeprefix("adversarial_")) * reference
+                factor = (weighted / norms[f"gradient_of/{name}"].clamp(min=1e-12)).clamp(max=_LARGEST_FACTOR)
+                gradients[name] = factor * gradients[name]
+                factors[f"factor_of/{name}"] = factor
         total = torch.stack(list(gradients.values())).sum(dim=0)
         norm = self.players["model"].update(x_0, own_step, gradient=total)
-        norms = {f"gradient_of/{name}": gradient.norm() for name, gradient in gradients.items()}
         loss = torch.stack([term.detach() for term in terms.values()]).sum()
-        values = {"loss": loss, **terms, "gradient_norm": norm, **norms}
+        values = {"loss": loss, "gradient_norm": norm, **norms, **factors}
+        values |= {name: term.detach() for name, term in terms.items()}
         if small is not None:
-            values["downsampler/gradient_norm"] = self.players["downsampler"].follow(slopes["lr"], own_step)
+            values["downsampler/gradient_norm"] = self.players["downsampler"].follow(slopes["adversarial_lr"], own_step)
             small = small.detach()
         return picture.detach(), small, values
 
@@ -196,23 +205,25 @@ class DistillTask(Task):
 
     def _prepare(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> Values:
         """A step before the student's first (Table 6): D_H on teacher pictures, then G on pairs, then D_L on G's."""
-        pretrain = self.recipe.adversary.pretrain
+        pretrain, rated = self.recipe.adversary.pretrain, self.recipe.adversary.optim.warmup  # the full rate
         if step < pretrain.hr:
             made = self.model.space.decode(self._target(lr, self.model.encode_lr(lr), step))
-            values = self._hr_phase(hr, made, 0, generator)
+            values = self._hr_phase(hr, made, rated, generator)
             return {"loss": values["hr_discriminator/loss"], **values}
         small = self.downsampler(hr, generator)
         if step < pretrain.hr + pretrain.downsampler:
             loss = F.l1_loss(small, lr)
-            return {"loss": loss, "downsampler/gradient_norm": self.players["downsampler"].update(loss, 0)}
-        values = self._lr_phase(lr, small.detach(), 0, generator)
+            return {"loss": loss, "downsampler/gradient_norm": self.players["downsampler"].update(loss, rated)}
+        values = self._lr_phase(lr, small.detach(), rated, generator)
         return {"loss": values["lr_discriminator/loss"], **values}
 
     # -- what is shown ----------------------------------------------------------------------------------------------
 
+    def _adversaries(self) -> list[Adversary]:
+        return [adversary for adversary in (self.hr_adversary, self.lr_adversary) if adversary is not None]
+
     def warnings(self) -> list[str]:
-        adversaries = [a for a in (self.hr_adversary, self.lr_adversary) if a is not None]
-        said = [(a.name, a.watch.warning()) for a in adversaries]
+        said = [(adversary.name, adversary.watch.warning()) for adversary in self._adversaries()]
         return [f"{name} {text}" for name, text in said if text is not None]
 
     def pictures(self) -> Values:

@@ -1,7 +1,8 @@
 """The loop that every training task shares: data, checkpoints, resuming, validation, logs.
 
 Chance comes from (seed, stream, step) alone and the learning rate from the step, so a checkpoint needs only weights,
-optimisers and the step: a run that was killed and started again ends with the same weights as an unbroken one.
+optimisers and the step: a run that was killed and started again ends with the same weights as an unbroken one. (On a
+CPU, with the same number of threads; some backward passes on CUDA add up in any order.)
 """
 
 from __future__ import annotations
@@ -114,8 +115,6 @@ class Task(ABC):
     players: dict[str, Player]
     origin: str
     """hash of the weights that the task starts from or learns from, so that a run is not gone on with from others"""
-    preparation: int = 0
-    """steps before the model's own first one"""
 
     @abstractmethod
     def update(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -159,7 +158,7 @@ class Run:
             if side % unit:
                 raise TrainingError(f"{key} is {side}; this network needs a multiple of {unit}")
         self.step = 0
-        self.end = task.preparation + recipe.steps
+        self.end = recipe.adversary.pretrain.steps + recipe.steps
         self.best = math.inf
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
@@ -169,7 +168,8 @@ class Run:
         free = {"validation", "out", "features", "checkpoint_every", "log_every", "teacher", "start", "targets"}
         data = self.recipe.data.model_copy(update={"workers": 0, "train": Path()})
         fixed = self.recipe.model_copy(update={"data": data}).model_dump(mode="json", exclude=free)
-        return json.dumps({**fixed, "origin": self.task.origin})
+        # With kept targets, all go through 16 bit.
+        return json.dumps({**fixed, "origin": self.task.origin, "kept_targets": self.recipe.targets is not None})
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -187,7 +187,7 @@ class Run:
         """Go on from the last checkpoint, if there is one."""
         if not self.state_file.is_file():
             return
-        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        state = torch.load(self.state_file, map_location="cpu", weights_only=True)
         if state["recipe"] != self._fingerprint():
             old, new = json.loads(state["recipe"]), json.loads(self._fingerprint())
             changed = ", ".join(key for key in new if old.get(key) != new[key])
@@ -207,13 +207,14 @@ class Run:
     def _pair(self, patches: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Hr and lr in [-1,1]."""
         hr = patches.to(self.device).float() / 255
-        batch = self.recipe.data.batch_number(step)
+        batch = self.recipe.batch_number(step)
         hr, lr = degrade_pair(hr, self.degradation, rng.generator(self.recipe.seed, _DEGRADATION, batch))
         return hr * 2 - 1, lr * 2 - 1
 
     def _train_step(self, patches: Tensor) -> dict[str, float]:
         hr, lr = self._pair(patches, self.step)
-        values = self.task.update(hr, lr, self.step, rng.generator(self.recipe.seed, _STEP, self.step))
+        own = self.recipe.own_step(self.step) % self.end  # steps of the preparation come after the last
+        values = self.task.update(hr, lr, self.step, rng.generator(self.recipe.seed, _STEP, own))
         logged = {name: float(value.detach()) for name, value in values.items()}
         # In float16 the scaler meets infinite gradients as a matter of course, and leaves the step out.
         scaled = any(player.scaler.is_enabled() for player in self.task.players.values())
@@ -263,19 +264,22 @@ class Run:
         )  # fmt: skip
         with Progress(*columns, console=self.console, speed_estimate_period=120) as progress:
             bar = progress.add_task(recipe.task, total=self.end, completed=self.step)
-            numbers = [recipe.data.batch_number(step) for step in range(self.step, self.end)]
+            recent: dict[str, float] = {}
+            numbers = [recipe.batch_number(step) for step in range(self.step, self.end)]
             for patches in batches(self.patches, numbers, recipe.data.workers):
                 logged = self._train_step(patches)
+                recent |= logged  # not every step has every value
                 self.step += 1
                 progress.update(bar, completed=self.step, description=f"{recipe.task} loss {logged['loss']:.4f}")
                 if self.step % recipe.log_every == 0:
-                    for name, value in logged.items():
+                    for name, value in recent.items():
                         writer.add_scalar(f"training/{name}", value, self.step)
+                    recent.clear()
                     for warning in self.task.warnings():
                         self.console.print(f"step {self.step}: {warning}", style="yellow")
                         writer.add_text("training/warnings", warning, self.step)
                 end = self.step == self.end
-                own_step = self.step - self.task.preparation
+                own_step = recipe.own_step(self.step)
                 if end or (own_step > 0 and own_step % recipe.validation.every == 0):
                     self.validate(writer)
                 if end or self.step % recipe.checkpoint_every == 0:

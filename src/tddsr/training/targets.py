@@ -27,7 +27,6 @@ class TargetCache:
 
     def __init__(self, folder: Path, key: str) -> None:
         self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
-        self.folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, batch: int, lr: Tensor, compute: Callable[[], Tensor]) -> Tensor:
         """The target of batch number ``batch``, whose pictures are ``lr`` in [-1,1]; ``compute``d if there is none."""
@@ -42,6 +41,7 @@ class TargetCache:
                 raise TargetError(f"{file} belongs to other pictures (data.train has changed?); delete {self.folder}")
             return stored["target"].to(lr)
         target = compute().to("cpu", torch.float16)
+        self.folder.mkdir(parents=True, exist_ok=True)
         with whole_or_nothing(file) as temporary:
             save_file({"lr": pixels, "target": target.contiguous()}, temporary)
         return target.to(lr)

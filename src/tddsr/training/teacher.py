@@ -71,7 +71,7 @@ class TeacherTask(Task):
         terms = self.loss(model, estimate, hr, generator)
         loss = torch.stack(list(terms.values())).sum()
         norm = self.players["model"].update(loss, step)
-        return {"loss": loss.detach(), **terms, "gradient_norm": norm}
+        return {"loss": loss, **terms, "gradient_norm": norm}
 
     def samplers(self, model: Model) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
         """One step first; a teacher whose many steps are worse than its one pulls a student down (docs/training.md)."""
