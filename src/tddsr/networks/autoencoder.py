@@ -1,0 +1,198 @@
+"""The paper scale's latent space: a VQ-f4 autoencoder as in latent diffusion (Esser et al. 2021, Rombach et al. 2022).
+
+State-dict names and shapes are those of the published ``autoencoder_vq_f4`` weights. GroupNorm and attention see the
+whole picture, so a pixel depends on every other.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from tddsr.networks.layers import GROUPS, conv3, named, norm, upsample
+
+_ROWS = 2048
+"""Latent pixels compared with the codebook at a time: 64 MiB of distances to 8192 codes."""
+
+
+class VQConfig(BaseModel):
+    """Size of a ``VQAutoencoder``; the defaults are the paper's. One multiple of ``width`` a level, finest first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["vq"] = "vq"
+    width: int = Field(128, ge=GROUPS, multiple_of=GROUPS)
+    multiples: tuple[int, ...] = Field((1, 2, 4), min_length=1)
+    blocks: int = Field(2, ge=1, description="residual blocks a level of the encoder; the decoder has one more")
+    channels: int = Field(3, ge=1, description="of the latent")
+    codes: int = Field(8192, ge=1)
+
+
+def _norm(width: int) -> nn.GroupNorm:
+    return norm(width, eps=1e-6)
+
+
+class _ResBlock(nn.Module):
+    def __init__(self, width_in: int, width: int) -> None:
+        super().__init__()
+        self.norm1 = _norm(width_in)
+        self.conv1 = conv3(width_in, width)
+        self.norm2 = _norm(width)
+        self.conv2 = conv3(width, width)
+        self.nin_shortcut = nn.Identity() if width_in == width else nn.Conv2d(width_in, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        change = self.conv1(F.silu(self.norm1(x)))
+        change = self.conv2(F.silu(self.norm2(change)))
+        return self.nin_shortcut(x) + change  # type: ignore[no-any-return]
+
+
+class _Attention(nn.Module):
+    """Every position looks at every other, with one head; fused, so never all pairs in memory at once."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = _norm(width)
+        self.q = nn.Conv2d(width, width, 1)
+        self.k = nn.Conv2d(width, width, 1)
+        self.v = nn.Conv2d(width, width, 1)
+        self.proj_out = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        # (B,C,h,w) -> (B,1,hw,C). Contiguous, or the fused kernel declines; free of cost in channels-last order.
+        q, k, v = (f(normed).flatten(2).transpose(1, 2).contiguous()[:, None] for f in (self.q, self.k, self.v))
+        seen = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2)
+        return x + self.proj_out(seen.view(x.shape))  # type: ignore[no-any-return]
+
+
+def _downsample(width: int) -> nn.Sequential:
+    """(B,width,h,w) -> (B,width,h/2,w/2). Padded at the right and bottom alone, unlike in the U-Net."""
+    return named(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=nn.Conv2d(width, width, 3, stride=2))
+
+
+def _blocks(width_in: int, width: int, count: int) -> nn.Sequential:
+    return nn.Sequential(_ResBlock(width_in, width), *(_ResBlock(width, width) for _ in range(count - 1)))
+
+
+def _middle(width: int) -> nn.Sequential:
+    return named(block_1=_ResBlock(width, width), attn_1=_Attention(width), block_2=_ResBlock(width, width))
+
+
+def _encoder(config: VQConfig) -> nn.Sequential:
+    """Picture -> latent before ``quant_conv``."""
+    down = nn.Sequential()
+    before = config.width
+    for multiple in config.multiples:
+        if len(down):
+            down[-1].add_module("downsample", _downsample(before))
+        width = config.width * multiple
+        down.append(named(block=_blocks(before, width, config.blocks)))
+        before = width
+    return named(
+        conv_in=conv3(3, config.width),
+        down=down,
+        mid=_middle(before),
+        norm_out=_norm(before),
+        act=nn.SiLU(),
+        conv_out=conv3(before, config.channels),
+    )
+
+
+def _decoder(config: VQConfig) -> nn.Sequential:
+    """Latent after ``post_quant_conv`` -> picture. Levels run from the coarsest, but are numbered from the finest."""
+    widest = before = config.width * config.multiples[-1]
+    up = nn.Sequential()
+    for index, multiple in reversed(list(enumerate(config.multiples))):
+        width = config.width * multiple
+        level = named(block=_blocks(before, width, config.blocks + 1))
+        if index:
+            level.add_module("upsample", upsample(width))
+        up.add_module(str(index), level)
+        before = width
+    return named(
+        conv_in=conv3(config.channels, widest),
+        mid=_middle(widest),
+        up=up,
+        norm_out=_norm(before),
+        act=nn.SiLU(),
+        conv_out=conv3(before, 3),
+    )
+
+
+class _Codebook(nn.Module):
+    def __init__(self, codes: int, channels: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(codes, channels)
+        nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
+
+
+class VQAutoencoder(nn.Module):
+    """Latent space of a picture coded at a quarter of its size (see ``SpaceToDepth`` for what a latent space is).
+
+    A latent is continuous, as the encoder gives it; only ``decode`` takes each of its pixels to the nearest code.
+    ``halo`` None: there is no bound to what a pixel depends on, so tiles differ from the whole picture.
+    """
+
+    halo: int | None = None
+
+    def __init__(self, config: VQConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or VQConfig()
+        self.encoder = _encoder(config)
+        self.decoder = _decoder(config)
+        self.quantize = _Codebook(config.codes, config.channels)
+        self.quant_conv = nn.Conv2d(config.channels, config.channels, 1)
+        self.post_quant_conv = nn.Conv2d(config.channels, config.channels, 1)
+
+    @property
+    def factor(self) -> int:
+        return 1 << (len(self.config.multiples) - 1)
+
+    @property
+    def channels(self) -> int:
+        return self.config.channels
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B,3,factor h,factor w) in [-1,1] -> (B,channels,h,w), before quantisation.
+
+        Raises:
+            ValueError: height or width is not a multiple of ``factor``.
+        """
+        height, width = image.shape[-2:]
+        if height % self.factor or width % self.factor:
+            raise ValueError(
+                f"image is {height}x{width}; the autoencoder needs multiples of {self.factor}: pad it first"
+            )
+        return self.quant_conv(self.encoder(image))  # type: ignore[no-any-return]
+
+    def codes(self, latent: Tensor) -> Tensor:
+        """(B,channels,h,w) -> (B,h,w) int64: the number of the nearest code, compared in float32."""
+        codes = self.quantize.embedding.weight.detach().float()
+        pixels = latent.detach().float().movedim(1, -1)
+        squares = codes.square().sum(dim=1)
+        # |z - c|^2 without |z|^2, which is the same for every code.
+        nearest = [
+            torch.addmm(squares, rows, codes.T, alpha=-2).argmin(dim=1)
+            for rows in torch.split(pixels.reshape(-1, self.channels), _ROWS)
+        ]
+        return torch.cat(nearest).view(pixels.shape[:-1])
+
+    def quantise(self, latent: Tensor) -> Tensor:
+        """(B,channels,h,w) -> the same shape: each pixel's nearest code, with the gradient of the identity."""
+        nearest = F.embedding(self.codes(latent), self.quantize.embedding.weight.detach()).movedim(-1, 1)
+        # The difference is exactly 0: the value is the code's, the gradient and the memory order are the latent's.
+        return (latent - latent.detach()) + nearest
+
+    def decode(self, latent: Tensor, quantise: bool = True) -> Tensor:
+        """(B,channels,h,w) -> (B,3,factor h,factor w), about [-1,1], not clamped.
+
+        Args:
+            latent: as ``encode`` or a network gives it.
+            quantise: False decodes the latent as it is.
+        """
+        return self.decoder(self.post_quant_conv(self.quantise(latent) if quantise else latent))  # type: ignore[no-any-return]
