@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tddsr.model import Model, ModelConfig, Role, ScheduleConfig
 from tddsr.networks.autoencoder import VQConfig
 from tddsr.networks.swin_unet import SwinUNetConfig
 
@@ -61,3 +62,14 @@ def noise(seed: int, width: int = 64) -> Tensor:
 
 def assert_near(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
+
+
+def small_paper_model(role: Role = "teacher") -> Model:
+    """The paper scale in small, with the derived weights; lr sides are multiples of 16."""
+    config = ModelConfig(
+        role=role, network=SMALL_UNET, space=SMALL_VQ, schedule=ScheduleConfig(steps=15, kappa=2.0, min_noise=0.04)
+    )
+    model = Model(config)
+    derive(model.network, "unet")
+    derive(model.space, "vq")
+    return model.place("cpu").frozen()

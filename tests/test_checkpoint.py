@@ -2,9 +2,12 @@ import pickle
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from tddsr.checkpoint import CheckpointError, load_model, save_model
+from tddsr.model import ModelConfig
+from tests.derived import small_paper_model
 
 
 def test_models_survive_a_round_trip(teacher, tmp_path):
@@ -59,3 +62,22 @@ def test_weights_that_do_not_fit_are_refused(student, tmp_path):
     save_file(weights, path, metadata={**header, "config": '{"role": "student", "colour": 1}'})
     with pytest.raises(CheckpointError, match="colour"):
         load_model(path)
+
+
+def test_a_learned_latent_space_is_in_the_file(tmp_path):
+    model = small_paper_model()
+    save_model(model, tmp_path / "a.safetensors")
+    again = load_model(tmp_path / "a.safetensors")
+    assert again.config == model.config
+    assert again.schedule.sqrt_eta.device.type == "cpu"
+    lr, eps = torch.rand(1, 3, 32, 32), torch.randn(1, 3, 32, 32)
+    assert torch.equal(again.sample(lr, eps, steps=2), model.sample(lr, eps, steps=2))
+    save_model(model, tmp_path / "half.safetensors", torch.float16)
+    half = load_model(tmp_path / "half.safetensors")
+    for name, buffer in model.named_buffers():
+        assert torch.equal(half.get_buffer(name), buffer)
+
+
+def test_a_compact_network_works_in_pixels_only():
+    with pytest.raises(ValidationError, match="works in 'pixels'"):
+        ModelConfig.model_validate({"role": "teacher", "space": {"kind": "vq"}})

@@ -4,7 +4,8 @@ from pydantic import ValidationError
 
 from tddsr.config import load_recipe
 from tddsr.model import Model, ModelConfig, multiply_adds_per_lr_pixel
-from tddsr.networks.compact import CompactConfig, SpaceToDepth, bicubic_x4
+from tddsr.networks.compact import CompactConfig, bicubic_x4
+from tddsr.networks.space import SpaceToDepth
 from tests.conftest import small_model
 
 
@@ -37,6 +38,7 @@ def test_nothing_beyond_the_halo_matters(shipped):
     else:
         model = small_model()
     halo, multiple = model.halo(1), model.multiple
+    assert halo is not None
     side = 2 * (halo + multiple) + multiple
     side += -side % multiple
     centre = side // 2 // multiple * multiple

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tddsr.tiling import plan
+from tddsr.tiling import feathered, plan
 
 
 @pytest.mark.parametrize("tile", [None, 1, 16, 30, 64, 1000])
@@ -29,3 +29,24 @@ def test_tiles_are_of_nearly_equal_size():
 def test_sizes_must_be_multiples():
     with pytest.raises(ValueError, match="13x16"):
         plan(13, 16, 8, 2, 4)
+
+
+@pytest.mark.parametrize("tile", [16, 20, 64])
+@pytest.mark.parametrize(("height", "width"), [(5, 40), (16, 17), (100, 131)])
+def test_feathered_tiles_sum_to_one_and_do_not_jump(height, width, tile):
+    multiple, factor, overlap = 8, 4, 6
+    total = np.zeros((factor * height, factor * width))
+    for box, rows, columns in feathered(height, width, tile, overlap, multiple, factor):
+        assert box.height % multiple == box.width % multiple == 0
+        assert (len(rows), len(columns)) == (factor * box.height, factor * box.width)
+        weights = np.outer(rows, columns)[: factor * (height - box.top), : factor * (width - box.left)]
+        total[factor * box.top : factor * box.bottom, factor * box.left : factor * box.right] += weights
+        assert np.abs(np.diff(columns)).max(initial=0) < 0.15
+        if box.left > 0:
+            assert columns[0] < 0.1  # a tile begins where another one counts
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+def test_tiles_overlap_by_half_at_most():
+    with pytest.raises(ValueError, match="overlap is 9"):
+        feathered(100, 100, 16, 9, 8, 4)

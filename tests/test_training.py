@@ -192,7 +192,9 @@ def test_the_result_is_a_model_file_of_the_average(recipe, distill):
 def test_mixed_precision_computes_in_half_and_keeps_the_weights(recipe, precision):
     run = prepare(changed(recipe, precision=precision), CPU, QUIET)
     seen = set()
-    run.task.model.network.stem_lr.register_forward_hook(lambda _layer, _inputs, output: seen.add(output.dtype))
+    run.task.model.network.get_submodule("stem_lr").register_forward_hook(
+        lambda _layer, _inputs, output: seen.add(output.dtype)
+    )
     run._train_step(run.patches[0])
     assert seen == {getattr(torch, precision)}
     assert next(run.task.model.parameters()).dtype == torch.float32

@@ -10,6 +10,7 @@ from tddsr.images import ImageError
 from tddsr.model import Model
 from tddsr.upscaler import Upscaler, output_path
 from tests.conftest import photo
+from tests.derived import small_paper_model
 
 
 @pytest.fixture
@@ -36,6 +37,28 @@ def test_tiles_are_exact_with_many_steps(teacher, sampler):
     picture = photo(90, 70)
     whole = Upscaler(teacher, tile=None)(picture, steps=3, sampler=sampler)
     assert difference(Upscaler(teacher, tile=24)(picture, steps=3, sampler=sampler), whole) <= 1
+
+
+def test_networks_that_see_the_whole_picture_are_blended_from_overlapping_tiles():
+    model, picture = small_paper_model("student"), photo(40, 150)
+    seen, calls = [], []
+    run_tile = Upscaler._run_tile
+
+    def spy(self, pixels, box, *rest):
+        calls.append((pixels.shape[-2:], box))
+        return run_tile(self, pixels, box, *rest)
+
+    upscaler = Upscaler(model, tile=64)
+    upscaler._run_tile = spy.__get__(upscaler)  # type: ignore[method-assign]
+    large = upscaler(picture, progress=lambda done, total: seen.append((done, total)))
+    assert large.shape == (160, 600, 3)
+    multiple = model.multiple
+    assert all(height % multiple == width % multiple == 0 for (height, width), _ in calls)
+    assert seen == [(i + 1, len(calls)) for i in range(len(calls))]
+    assert len(calls) >= 3
+    # Where one tile alone counts, its pixels are those of that part of the picture by itself: noise is by place.
+    alone = Upscaler(model, tile=None)(picture[:, :64])
+    assert difference(large[:, :170], alone[:, :170]) <= 1
 
 
 def test_a_part_of_a_picture_has_the_noise_of_its_place(upscaler):
@@ -197,7 +220,7 @@ def test_progress_counts_tiles(student):
 
 
 def test_auto_tiles_bound_the_memory(student, monkeypatch):
-    monkeypatch.setattr(module, "_BYTES_PER_LR_PIXEL", 2**30 // 80**2)  # as if only 80x80 pixels fitted
+    monkeypatch.setattr(module, "_EXACT", module._Footprint(1, 80**2))  # as if only 80x80 pixels fitted
     areas = []
     run_tile = Upscaler._run_tile
 

@@ -23,9 +23,20 @@ class CheckpointError(ValueError):
     """A model file that cannot be used, with the reason."""
 
 
+_SPACE = "space."
+"""What the names of a learned latent space's weights begin with in a model file."""
+
+
 def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32, notes: str = "") -> None:
-    """Write ``model`` to a safetensors file, whole or not at all. ``notes`` go into the header."""
-    weights = {key: value.detach().to("cpu", dtype).contiguous() for key, value in model.network.state_dict().items()}
+    """Write ``model``, its latent space included, to a safetensors file, whole or not at all.
+
+    ``notes`` go into the header; ``dtype`` is for weights: whole numbers stay what they are.
+    """
+    tensors = model.network.state_dict() | {_SPACE + key: value for key, value in model.space.state_dict().items()}
+    weights = {
+        key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
+        for key, value in tensors.items()
+    }
     header = {"format": _FORMAT, "config": model.config.model_dump_json(), "notes": notes}
     with whole_or_nothing(path) as temporary:
         save_file(weights, temporary, metadata=header)
@@ -70,8 +81,12 @@ def load_model(
     path = _find(name_or_path)
     header, weights = _read(path)
     try:
-        model = Model(ModelConfig.model_validate_json(header["config"]))
-        model.network.load_state_dict({key: value.float() for key, value in weights.items()})
+        with torch.device("meta"):  # a large network's random weights take longer than its true ones
+            model = Model(ModelConfig.model_validate_json(header["config"]))
+        tensors = {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
+        space = {key.removeprefix(_SPACE): tensors.pop(key) for key in list(tensors) if key.startswith(_SPACE)}
+        model.network.load_state_dict(tensors, assign=True)
+        model.space.load_state_dict(space, assign=True)
     except (KeyError, ValidationError, RuntimeError) as error:
         raise CheckpointError(f"{path}: the weights do not fit the configuration in the header: {error}") from error
     return model.place(device, dtype).frozen()

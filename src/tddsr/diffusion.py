@@ -46,11 +46,12 @@ class Schedule:
         start = min(min_noise / kappa, min_noise)
         if not 0 < start < end < 1:
             raise ValueError(f"a schedule needs 0 < {start} (start) < {end} (end) < 1: change min_noise, kappa or end")
-        if steps == 1:
-            sqrt_eta = torch.tensor([0.0, end], dtype=torch.float64)
-        else:
-            position = torch.linspace(0, 1, steps, dtype=torch.float64) ** power
-            sqrt_eta = torch.cat([torch.zeros(1, dtype=torch.float64), start * (end / start) ** position])
+        with torch.device("cpu"):  # whatever device the model around it is made on
+            if steps == 1:
+                sqrt_eta = torch.tensor([0.0, end], dtype=torch.float64)
+            else:
+                position = torch.linspace(0, 1, steps, dtype=torch.float64) ** power
+                sqrt_eta = torch.cat([torch.zeros(1, dtype=torch.float64), start * (end / start) ** position])
         return cls(kappa, sqrt_eta, tuple(range(steps)))
 
     @property

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from tddsr import diffusion
 from tddsr.diffusion import Schedule
-from tddsr.networks.compact import BICUBIC_RADIUS, CompactConfig, CompactNet, SpaceToDepth, bicubic_x4
+from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
+from tddsr.networks.compact import BICUBIC_RADIUS, CompactConfig, CompactNet, bicubic_x4
+from tddsr.networks.space import LatentSpace, PixelsConfig, SpaceToDepth
+from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig
 
 Role = Literal["teacher", "student"]
 Sampler = Literal["deterministic", "stochastic"]
@@ -32,26 +36,66 @@ class ScheduleConfig(BaseModel):
         return Schedule.geometric(**self.model_dump())
 
 
+def _kind(default: str) -> Discriminator:
+    """Tells configurations apart by ``kind``, which may be left out for the default one."""
+
+    def read(value: Any) -> str:
+        return str(value.get("kind", default) if isinstance(value, dict) else value.kind)
+
+    return Discriminator(read)
+
+
+NetworkConfig = Annotated[
+    Annotated[CompactConfig, Tag("compact")] | Annotated[SwinUNetConfig, Tag("swin_unet")], _kind("compact")
+]
+SpaceConfig = Annotated[Annotated[PixelsConfig, Tag("pixels")] | Annotated[VQConfig, Tag("vq")], _kind("pixels")]
+
+
 class ModelConfig(BaseModel):
     """Everything that rebuilds a model around its weights; stored in the header of its file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     role: Role
-    network: CompactConfig = CompactConfig()
+    network: NetworkConfig = CompactConfig()
+    space: SpaceConfig = PixelsConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+
+    def model_post_init(self, context: object) -> None:
+        """Check what the types cannot say."""
+        if isinstance(self.network, CompactConfig) and not isinstance(self.space, PixelsConfig):
+            raise ValueError(f"space.kind is {self.space.kind}; a compact network works in 'pixels'")
+
+
+def build_space(config: SpaceConfig) -> LatentSpace:
+    """A latent space; a learned one has random weights."""
+    return VQAutoencoder(config) if isinstance(config, VQConfig) else SpaceToDepth()
 
 
 class Model(nn.Module):
-    """lr pictures to hr pictures, in one step or many. All pictures are RGB in [-1, 1]."""
+    """lr pictures to hr pictures, in one step or many. All pictures are RGB in [-1, 1].
+
+    Args:
+        config: what to build.
+        space: a latent space to share with another model, instead of one with weights of its own.
+
+    Raises:
+        ValueError: a latent space that is not four times as fine as the lr picture.
+    """
 
     scale = 4
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, space: LatentSpace | None = None) -> None:
         super().__init__()
         self.config = config
-        self.space = SpaceToDepth()
-        self.network = CompactNet(config.network, self.space)
+        self.space = build_space(config.space) if space is None else space
+        if self.space.factor != self.scale:
+            raise ValueError(f"a latent pixel is {self.space.factor} hr pixels wide; it must be {self.scale}")
+        self.network: CompactNet | SwinUNet
+        if isinstance(config.network, CompactConfig):
+            self.network = CompactNet(config.network, self.space)
+        else:
+            self.network = SwinUNet(config.network, self.space.channels)
         self.schedule = config.schedule.build()
 
     @property
@@ -69,10 +113,13 @@ class Model(nn.Module):
         """Lr height and width must be multiples of this."""
         return self.network.multiple
 
-    def halo(self, steps: int) -> int:
-        """How many lr pixels around a pixel its result depends on, at most, after ``steps`` steps."""
+    def halo(self, steps: int) -> int | None:
+        """How many lr pixels around a pixel its result depends on, at most, after ``steps`` steps; None: on all."""
+        network, space = self.network.halo, self.space.halo
+        if network is None or space is None:
+            return None
         # x_T and every network evaluation see lr through y, the bicubic enlargement.
-        return BICUBIC_RADIUS + steps * self.network.halo + self.space.halo
+        return BICUBIC_RADIUS + steps * network + space
 
     def encode_lr(self, lr: Tensor) -> Tensor:
         """Y of Eq. 1: the latent of the bicubic enlargement."""
@@ -132,19 +179,11 @@ class Model(nn.Module):
 
 
 def multiply_adds_per_lr_pixel(model: Model, side: int = 64) -> float:
-    """Multiply-adds of the convolutions in one evaluation, per lr pixel."""
-    total = 0
+    """Multiply-adds of one evaluation, latent space included, per pixel of an lr picture of ``side`` x ``side``.
 
-    def count(layer: nn.Module, _inputs: object, output: Tensor) -> None:
-        nonlocal total
-        assert isinstance(layer, nn.Conv2d)
-        total += layer.weight.numel() * output.shape[-1] * output.shape[-2]
-
-    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d)]
-    weight = next(model.parameters())
-    lr, eps = weight.new_zeros(1, 3, side, side), weight.new_zeros(1, model.channels, side, side)
-    with torch.no_grad():
-        model.sample(lr, eps)
-    for hook in hooks:
-        hook.remove()
-    return total / side**2
+    Nothing is computed: the model's shapes are run through on PyTorch's meta device.
+    """
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shapes = Model(model.config)
+        shapes.sample(torch.empty(1, 3, side, side), torch.empty(1, model.channels, side, side))
+    return float(counter.get_total_flops()) / 2 / side**2

@@ -1,8 +1,11 @@
-"""Cutting a picture into tiles whose results are exactly those of the whole picture. Pure arithmetic."""
+"""Cutting a picture into tiles: exact ones, and overlapping ones for networks that see all of a tile. Arithmetic."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Box(NamedTuple):
@@ -64,4 +67,64 @@ def plan(height: int, width: int, tile: int | None, halo: int, multiple: int) ->
         )
         for top, bottom in _spans(height, tile, multiple)
         for left, right in _spans(width, tile, multiple)
+    ]
+
+
+Weights = NDArray[np.float32]
+
+
+class Feathered(NamedTuple):
+    """A tile and what its rows and columns count for, ``factor`` of them a pixel; all tiles' weights sum to 1."""
+
+    box: Box
+    rows: Weights
+    columns: Weights
+
+
+def _feathered_spans(
+    length: int, tile: int, overlap: int, multiple: int, factor: int
+) -> list[tuple[int, int, Weights]]:
+    side = round_up(min(tile, length), multiple)
+    if side >= length:
+        return [(0, side, np.ones(factor * side, np.float32))]
+    count = 1 + -(-(length - side) // max(side - overlap, 1))
+    starts = [round(i * (length - side) / (count - 1)) for i in range(count)]
+    # Half a period of sin^2 at each end, but not at the ends of the picture.
+    ramp = np.sin(np.pi / 2 * (np.arange(factor * overlap) + 0.5) / (factor * overlap)) ** 2
+    total = np.zeros(factor * length)
+    windows = []
+    for start in starts:
+        window = np.ones(factor * side)
+        if start > 0:
+            window[: len(ramp)] *= ramp
+        if start + side < length:
+            window[len(window) - len(ramp) :] *= ramp[::-1]
+        total[factor * start : factor * (start + side)] += window
+        windows.append(window)
+    return [
+        (start, start + side, (window / total[factor * start : factor * (start + side)]).astype(np.float32))
+        for start, window in zip(starts, windows, strict=True)
+    ]
+
+
+def feathered(height: int, width: int, tile: int, overlap: int, multiple: int, factor: int) -> list[Feathered]:
+    """Overlapping tiles, whose weighted sum has no seam, row by row.
+
+    Args:
+        height: of the picture; where it is less than a tile, the tile reaches beyond it.
+        width: see ``height``.
+        tile: side of a tile, rounded up to ``multiple``.
+        overlap: of two neighbours, at least; at most half a tile.
+        multiple: every side of a tile is a multiple of this.
+        factor: weights a pixel.
+
+    Raises:
+        ValueError: the overlap is more than half a tile.
+    """
+    if not 0 < 2 * overlap <= round_up(tile, multiple):
+        raise ValueError(f"overlap is {overlap}; it must be 1 to half the tile of {round_up(tile, multiple)}")
+    return [
+        Feathered(Box(top, left, bottom, right), rows, columns)
+        for top, bottom, rows in _feathered_spans(height, tile, overlap, multiple, factor)
+        for left, right, columns in _feathered_spans(width, tile, overlap, multiple, factor)
     ]

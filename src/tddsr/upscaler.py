@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from tddsr.checkpoint import load_model
 from tddsr.images import Picture, Pixels
 from tddsr.model import Model, Sampler
 from tddsr.pixels import to_pixels, to_tensor
-from tddsr.tiling import Box, plan, round_up
+from tddsr.tiling import Box, feathered, plan, round_up
 
 T = TypeVar("T", str, Path, Image.Image, Pixels, Tensor)
 Tile = Literal["auto"] | int | None
@@ -27,8 +27,20 @@ Progress = Callable[[int, int], None]
 _START_NOISE, _STEP_NOISE = 0, 1
 """Streams of chance: the noise of x_T, and that of the stochastic sampler's steps."""
 
-_BYTES_PER_LR_PIXEL = 3500
-"""Peak memory of one evaluation of the compact network in float32, measured (benchmarks/upscale.py), rounded up."""
+
+class _Footprint(NamedTuple):
+    """What decides how large a tile may be."""
+
+    bytes_per_lr_pixel: int
+    """peak memory of one evaluation in float32, measured and rounded up"""
+    budget: int
+    """what a tile may take on a CPU"""
+
+
+_EXACT = _Footprint(3500, 2**30)
+"""The compact network (benchmarks/upscale.py)."""
+_BLENDED = _Footprint(25_000, 6 * 2**30)
+"""The paper's networks (benchmarks/paper_scale.py), which see all of a tile: the larger, the better."""
 
 _SMALLEST_TILE = 32
 
@@ -190,14 +202,16 @@ class Upscaler:
 
     # -- tiles ------------------------------------------------------------------------------------------------------
 
-    def _auto_tile(self, height: int, width: int, halo: int) -> int | None:
+    def _auto_tile(self, height: int, width: int, halo: int | None) -> int | None:
         """None where the whole picture fits, else the side of a tile that does."""
         device = self.weight.device
-        budget = 2**30 if device.type != "cuda" else int(torch.cuda.mem_get_info(device)[0] * 0.8)
-        pixels = budget // _BYTES_PER_LR_PIXEL
+        per_pixel, budget = _BLENDED if halo is None else _EXACT
+        if device.type == "cuda":
+            budget = int(torch.cuda.mem_get_info(device)[0] * 0.8)
+        pixels = budget // per_pixel
         if height * width <= pixels:
             return None
-        return max(math.isqrt(pixels) - 2 * halo, _SMALLEST_TILE)
+        return max(math.isqrt(pixels) - 2 * (halo or 0), _SMALLEST_TILE)
 
     def _enlarge(
         self, rgb: Pixels, scale: float, seed: int, steps: int, sampler: Sampler, progress: Progress | None
@@ -206,9 +220,16 @@ class Upscaler:
         height, width = rgb.shape[:2]
         halo = self.model.halo(steps)
         tile = self._auto_tile(height, width, halo) if self.tile == "auto" else self.tile
+
+        def run(box: Box) -> Tensor:
+            return self._run_tile(_read(rgb, box), box, seed, steps, sampler)
+
         while True:
             try:
-                canvas = self._run_tiles(rgb, tile, seed, steps, sampler, progress)
+                if halo is None:
+                    canvas = self._blend_tiles(rgb, tile, run, progress)
+                else:
+                    canvas = self._join_tiles(rgb, tile, halo, run, progress)
                 break
             except RuntimeError as error:
                 smaller = (max(height, width) if tile is None else tile) // 2
@@ -220,16 +241,17 @@ class Upscaler:
         target = self._target_size((width, height), scale)
         return canvas if target == (canvas.shape[1], canvas.shape[0]) else _resize(canvas, target)
 
-    def _run_tiles(
-        self, rgb: Pixels, tile: int | None, seed: int, steps: int, sampler: Sampler, progress: Progress | None
+    def _join_tiles(
+        self, rgb: Pixels, tile: int | None, halo: int, run: Callable[[Box], Tensor], progress: Progress | None
     ) -> Pixels:
+        """Tiles with margins of ``halo``: exactly the pixels of the whole picture."""
         model, factor = self.model, self.model.scale
         height, width = rgb.shape[:2]
         canvas = np.empty((factor * height, factor * width, 3), rgb.dtype)
         padded = round_up(height, model.multiple), round_up(width, model.multiple)
-        tiles = plan(*padded, tile, model.halo(steps), model.multiple)
+        tiles = plan(*padded, tile, halo, model.multiple)
         for done, (core, source) in enumerate(tiles):
-            hr = self._run_tile(_read(rgb, source), source, seed, steps, sampler)
+            hr = run(source)
             top, left = core.top - source.top, core.left - source.left
             # The last tiles reach into the padding; the canvas does not.
             bottom, right = min(core.bottom, height), min(core.right, width)
@@ -243,6 +265,24 @@ class Upscaler:
             if progress is not None:
                 progress(done + 1, len(tiles))
         return canvas
+
+    def _blend_tiles(
+        self, rgb: Pixels, tile: int | None, run: Callable[[Box], Tensor], progress: Progress | None
+    ) -> Pixels:
+        """For networks that see all of a tile: overlapping tiles fade into each other."""
+        factor, multiple = self.model.scale, self.model.multiple
+        height, width = rgb.shape[:2]
+        side = max(height, width) if tile is None else tile
+        tiles = feathered(height, width, side, round_up(side, multiple) // 4, multiple, factor)
+        total = torch.zeros(3, factor * height, factor * width)
+        for done, (box, rows, columns) in enumerate(tiles):
+            weights = torch.from_numpy(rows)[:, None] * torch.from_numpy(columns)
+            part = run(box)[0].float().cpu() * weights
+            place = total[:, factor * box.top : factor * box.bottom, factor * box.left : factor * box.right]
+            place += part[:, : place.shape[1], : place.shape[2]]  # the rest is padding
+            if progress is not None:
+                progress(done + 1, len(tiles))
+        return to_pixels(total[None], rgb.dtype)
 
     @torch.inference_mode()
     def _run_tile(self, pixels: Tensor, box: Box, seed: int, steps: int, sampler: Sampler) -> Tensor:
@@ -259,11 +299,11 @@ class Upscaler:
 
 
 def _read(rgb: Pixels, box: Box) -> Tensor:
-    """Take a box, which may reach beyond the picture (its edge is repeated there), as (1,3,h,w) in [0,1]."""
+    """Take a box, which may reach beyond the picture (which is mirrored there), as (1,3,h,w) in [0,1]."""
     height, width = rgb.shape[:2]
     part = rgb[box.top : box.bottom, box.left : box.right]
     below, right = max(box.bottom - height, 0), max(box.right - width, 0)
-    return to_tensor(np.pad(part, ((0, below), (0, right), (0, 0)), mode="edge"))
+    return to_tensor(np.pad(part, ((0, below), (0, right), (0, 0)), mode="symmetric"))
 
 
 def _like_array(array: Pixels, enlarge: Callable[[Pixels], Pixels]) -> Pixels:

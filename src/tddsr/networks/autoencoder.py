@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from tddsr.networks.layers import GROUPS, conv3, named, norm, upsample
+from tddsr.networks.space import LatentSpace
 
 _ROWS = 2048
 """Latent pixels compared with the codebook at a time: 64 MiB of distances to 8192 codes."""
@@ -131,14 +132,14 @@ class _Codebook(nn.Module):
         nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
 
 
-class VQAutoencoder(nn.Module):
-    """Latent space of a picture coded at a quarter of its size (see ``SpaceToDepth`` for what a latent space is).
+class VQAutoencoder(LatentSpace):
+    """Latent space of a picture coded at a quarter of its size.
 
     A latent is continuous, as the encoder gives it; only ``decode`` takes each of its pixels to the nearest code.
     ``halo`` None: there is no bound to what a pixel depends on, so tiles differ from the whole picture.
     """
 
-    halo: int | None = None
+    halo = None
 
     def __init__(self, config: VQConfig | None = None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The compact scale: an exact latent space that costs nothing, and a small U-Net at the size of the lr picture.
+"""The compact scale's network: a small U-Net at the size of the lr picture.
 
 Nothing here normalises over space, so a pixel depends on a bounded neighbourhood only (``halo``), and a picture cut
 into tiles gives the same pixels as the whole.
@@ -15,25 +15,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-
-class SpaceToDepth(nn.Module):
-    """Latent space whose 48 channels are the 4x4 pixels of an hr block: exactly invertible, nothing to learn.
-
-    A latent space is any module with ``encode``, ``decode``, ``factor`` (hr pixels a latent pixel, per side),
-    ``channels`` and ``halo`` (latent pixels that decoding one latent pixel looks at beyond itself).
-    """
-
-    factor = 4
-    channels = 48
-    halo = 0
-
-    def encode(self, image: Tensor) -> Tensor:
-        """(B,3,4h,4w) in [-1,1] -> (B,48,h,w) in [-1,1]."""
-        return F.pixel_unshuffle(image, self.factor)
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """(B,48,h,w) -> (B,3,4h,4w), the exact inverse of ``encode``."""
-        return F.pixel_shuffle(latent, self.factor)
+from tddsr.networks.space import LatentSpace
 
 
 def bicubic_x4(lr: Tensor) -> Tensor:
@@ -105,7 +87,7 @@ class CompactNet(nn.Module):
     beyond itself an output pixel depends on, at most.
     """
 
-    def __init__(self, config: CompactConfig, space: SpaceToDepth) -> None:
+    def __init__(self, config: CompactConfig, space: LatentSpace) -> None:
         super().__init__()
         self.config = config
         self.space = space

@@ -1,0 +1,60 @@
+"""Where the diffusion runs: pictures to latents and back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+
+class LatentSpace(nn.Module, ABC):
+    """A space with a latent pixel for each lr pixel, all sides of pictures being multiples of ``factor``.
+
+    ``factor``: hr pixels a latent pixel, per side. ``channels``: of a latent. ``halo``: how many latent pixels beyond
+    itself a decoded pixel depends on; None where there is no bound.
+    """
+
+    halo: int | None
+
+    @property
+    @abstractmethod
+    def factor(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def channels(self) -> int: ...
+
+    @abstractmethod
+    def encode(self, image: Tensor) -> Tensor:
+        """(B,3,factor h,factor w) in [-1,1] -> (B,channels,h,w)."""
+
+    @abstractmethod
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B,channels,h,w) -> (B,3,factor h,factor w), about [-1,1], not clamped."""
+
+
+class PixelsConfig(BaseModel):
+    """Names ``SpaceToDepth``; there is nothing to choose."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["pixels"] = "pixels"
+
+
+class SpaceToDepth(LatentSpace):
+    """The 4x4 pixels of an hr block as 48 channels: exactly invertible, nothing to learn."""
+
+    halo = 0
+    factor = 4
+    channels = 48
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B,3,4h,4w) in [-1,1] -> (B,48,h,w) in [-1,1]."""
+        return F.pixel_unshuffle(image, self.factor)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B,48,h,w) -> (B,3,4h,4w), the exact inverse of ``encode``."""
+        return F.pixel_shuffle(latent, self.factor)
