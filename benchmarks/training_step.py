@@ -52,7 +52,7 @@ def one_step(run: Run, step: int) -> float:
     """Train step number ``step``; returns seconds."""
     run.step = step
     start = time.perf_counter()
-    run._train_step(run.patches[step])
+    run._train_step(iter([run.patches[step]]))
     return time.perf_counter() - start
 
 
@@ -96,7 +96,7 @@ def main() -> None:
         assert isinstance(task, DistillTask)
         assert task.hr_adversary is not None
         assert task.lr_adversary is not None
-        clock.wrap(run, "_pair", "degradation")
+        clock.wrap(run, "_batch", "degradation")
         clock.wrap(task, "_target", "teacher's samples")
         clock.wrap(task, "_estimate", "student, forward")
         clock.wrap(task, "loss", "L1, LPIPS and feature distance, forward")

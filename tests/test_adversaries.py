@@ -21,8 +21,7 @@ def with_adversary(recipe, **values):
 def task_of(recipe):
     run = prepare(recipe, CPU, QUIET)
     assert isinstance(run.task, DistillTask)
-    hr, lr = run._pair(run.patches[0], 0)
-    return run, run.task, hr, lr
+    return run, run.task, run._batch(run.patches[0], 0, 0)
 
 
 def weights(task):
@@ -57,16 +56,16 @@ def test_who_plays_follows_from_the_weights_and_everyone_learns(tddsr, hr, lr, p
     assert task.players.keys() == players
     before = weights(task)
     for _ in range(2):
-        run._train_step(run.patches[run.step])
+        run._train_step(iter([run.patches[run.step]]))
         run.step += 1
     assert moved(before, task) == players
 
 
 def test_no_players_gradient_leaks_into_another(tddsr):
-    _, task, hr, lr = task_of(tddsr)
+    _, task, batch = task_of(tddsr)
     everything = {"distill", "hr", "lr"}
     before = weights(task)
-    picture, small, _ = task._student_phase(hr, lr, 0, everything, generator())
+    picture, small, _ = task._student_phase(batch, 0, everything)
     assert gradients(task) == moved(before, task) == {"model", "downsampler"}  # both minimise Eq. 10
     assert not picture.requires_grad
     assert not small.requires_grad
@@ -74,13 +73,13 @@ def test_no_players_gradient_leaks_into_another(tddsr):
         player.optimizer.zero_grad()
 
     before = weights(task)
-    task._hr_phase(hr, picture, 0, generator())
+    task._hr_phase(batch, picture, 0)
     assert gradients(task) == moved(before, task) == {"hr_discriminator"}
     for player in task.players.values():
         player.optimizer.zero_grad()
 
     before = weights(task)
-    task._lr_phase(lr, small, 0, generator())
+    task._lr_phase(batch, small, 0)
     assert gradients(task) == moved(before, task) == {"lr_discriminator"}
     assert all(p.grad is None for p in task.teacher.parameters())
     frozen = task.hr_adversary.network.features
@@ -89,16 +88,16 @@ def test_no_players_gradient_leaks_into_another(tddsr):
 
 def test_the_students_gradient_is_the_sum_of_its_terms(tddsr):
     """Taken term by term at the student's output, it is what autograd makes of the summed loss."""
-    _, task, hr, lr = task_of(tddsr)
-    task._student_phase(hr, lr, 0, {"distill", "hr", "lr"}, generator())
+    _, task, batch = task_of(tddsr)
+    task._student_phase(batch, 0, {"distill", "hr", "lr"})
     ours = [p.grad.clone() for p in task.model.parameters() if p.grad is not None]
 
-    _, task, hr, lr = task_of(changed(tddsr, out=tddsr.out / "again"))
-    y, chance, weight = task.model.encode_lr(lr), generator(), task.weights
-    x_0 = task._estimate(lr, y, 0)
+    _, task, batch = task_of(changed(tddsr, out=tddsr.out / "again"))
+    y, chance, weight = task.model.encode_lr(batch.lr), batch.generator, task.weights
+    x_0 = task._estimate(batch, y)
     picture = task.model.space.decode(x_0)
-    terms = task.loss(task.model, x_0, hr, chance)
-    terms["distill"] = weight.distill * (x_0 - task._target(lr, y, 0)).square().mean()
+    terms = task.loss(task.model, x_0, batch.hr, chance)
+    terms["distill"] = weight.distill * (x_0 - task._target(batch, y)).square().mean()
     assert task.hr_adversary is not None
     assert task.lr_adversary is not None
     terms["hr"] = weight.hr * task.hr_adversary.against(picture, chance)
@@ -118,17 +117,17 @@ def test_cyclic_takes_the_parts_in_turn(tddsr):
     ]
     for players, terms in expected * 2:
         before = weights(task)
-        values = run._train_step(run.patches[run.step])
+        values = run._train_step(iter([run.patches[run.step]]))
         run.step += 1
         assert moved(before, task) == players
         assert {name for name in values if f"gradient_of/{name}" in values} == terms
 
 
 def test_adaptive_weights_are_ratios_of_gradients(tddsr):
-    _, task, hr, lr = task_of(
+    _, task, batch = task_of(
         with_adversary(changed(tddsr, loss={**tddsr.loss.model_dump(), "lpips": 0, "distill": 0}), adaptive=True)
     )
-    *_, values = task._student_phase(hr, lr, 0, {"distill", "hr", "lr"}, generator())
+    *_, values = task._student_phase(batch, 0, {"distill", "hr", "lr"})
     for name in ("adversarial_hr", "adversarial_lr"):
         # The logged norm is of the weighted term, as it was; the factor takes it to that of the other terms.
         scaled = values[f"gradient_of/{name}"] * values[f"factor_of/{name}"]
@@ -142,7 +141,7 @@ def test_features_can_be_trained_too(tddsr, r1):
     looks = {"features": "alexnet", "size": 64, "train_features": True}
     run, task, *_ = task_of(with_adversary(tddsr, hr=looks, r1=r1))
     before = weights(task)
-    run._train_step(run.patches[0])
+    run._train_step(iter([run.patches[0]]))
     names = [name for name, _ in task.players["hr_discriminator"].network.named_parameters()]
     after = weights(task)["hr_discriminator"]
     for name, old, new in zip(names, before["hr_discriminator"], after, strict=True):
@@ -153,7 +152,7 @@ def test_features_can_be_trained_too(tddsr, r1):
 def test_mixed_precision_trains_all_four(tddsr):
     run, task, *_ = task_of(changed(tddsr, precision="bfloat16"))
     before = weights(task)
-    run._train_step(run.patches[0])
+    run._train_step(iter([run.patches[0]]))
     assert moved(before, task) == task.players.keys()
     assert all(p.dtype == torch.float32 for player in task.players.values() for p in player.network.parameters())
 
@@ -163,9 +162,9 @@ def test_every_adversarial_loss_trains_with_and_without_r1(tddsr, kind):
     first = []
     for r1 in (0.0, 1e-3):
         run, *_ = task_of(with_adversary(tddsr, loss=kind, r1=r1))
-        first.append(run._train_step(run.patches[0])["hr_discriminator/loss"])
+        first.append(run._train_step(iter([run.patches[0]]))["hr_discriminator/loss"])
         run.step += 1
-        run._train_step(run.patches[1])
+        run._train_step(iter([run.patches[1]]))
     assert first[1] > first[0]  # the penalty, on otherwise the same step
 
 
@@ -173,12 +172,12 @@ def test_pretraining_comes_first_and_the_student_waits(tddsr):
     settings = with_adversary(tddsr, pretrain={"hr": 2, "downsampler": 2, "lr": 1})
     run, task, *_ = task_of(settings)
     assert run.end == settings.steps + 5
-    numbers = [settings.batch_number(step) for step in range(run.end)]
+    numbers = [number for step in range(run.end) for number in settings.batch_numbers(step)]
     assert numbers == [6, 7, 8, 9, 10, 0, 1, 2, 3, 4, 5]  # the student sees those it would see without
     order = [{"hr_discriminator"}] * 2 + [{"downsampler"}] * 2 + [{"lr_discriminator"}]
     for players in [*order, {"model", "hr_discriminator", "lr_discriminator", "downsampler"}]:
         before = weights(task)
-        run._train_step(run.patches[run.step])
+        run._train_step(iter([run.patches[run.step]]))
         run.step += 1
         assert moved(before, task) == players
     run.run()
@@ -214,20 +213,18 @@ def test_kept_targets_change_nothing(tddsr, tmp_path, distinct, monkeypatch):
 def test_targets_of_other_pictures_are_refused(tddsr, tmp_path, photos):
     settings = changed(tddsr, targets=tmp_path / "targets")
     run, *_ = task_of(settings)
-    run._train_step(run.patches[0])
+    run._train_step(iter([run.patches[0]]))
     with pytest.raises(TargetError, match="other pictures"):
-        run._train_step(run.patches[0].flip(-1))
+        run._train_step(iter([run.patches[0].flip(-1)]))
     for file in (tmp_path / "targets").rglob("*.safetensors"):
         file.write_bytes(b"broken")
     with pytest.raises(TargetError, match="delete it"):
-        run._train_step(run.patches[0])
+        run._train_step(iter([run.patches[0]]))
 
 
 def test_batches_come_again_after_so_many(tddsr):
-    run, *_ = task_of(changed(tddsr, data={**tddsr.data.model_dump(), "distinct": 3}))
-    (hr, lr), (hr_again, lr_again) = (run._pair(run.patches[1], step) for step in (1, 4))
-    assert torch.equal(hr, hr_again)
-    assert torch.equal(lr, lr_again)
+    settings = changed(tddsr, data={**tddsr.data.model_dump(), "distinct": 3})
+    assert [list(settings.batch_numbers(step)) for step in (1, 4)] == [[1], [1]]
 
 
 def test_the_watch_warns_once_of_a_discriminator_that_wins_or_collapses():

@@ -6,18 +6,22 @@ import sys
 import time
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pydantic import ValidationError
 from rich.console import Console
 from safetensors.torch import load_file
 
 from tddsr.checkpoint import load_model, save_model
-from tddsr.config import RecipeError, load_recipe, recipe_names
+from tddsr.config import DataConfig, RecipeError, load_recipe, recipe_names
 from tddsr.images import ImageError
-from tddsr.training.data import DataError, Patches
+from tddsr.training.data import DataError, Patches, find_photos, read_photo
 from tddsr.training.loop import Player, Run, TrainingError
 from tddsr.training.start import describe, prepare
-from tests.conftest import SMALL, changed, small_model
+from tests.conftest import SMALL, changed, photo, small_model
+from tests.derived import noise, small_paper_model
 
 CPU = torch.device("cpu")
 QUIET = Console(quiet=True)
@@ -158,7 +162,7 @@ def test_training_lowers_the_loss(recipe, tmp_path):
     patches = run.patches[0]
     losses = []
     for _ in range(60):
-        losses.append(run._train_step(patches)["loss"])
+        losses.append(run._train_step(iter([patches]))["loss"])
         run.step += 1
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
@@ -167,7 +171,7 @@ def test_a_student_starts_as_its_teacher_and_comes_closer_to_its_samples(distill
     settings = changed(distill, loss={"distill": 1.0}, optim={"rate": 3e-3, "ema": 0.0}, steps=100)
     run = prepare(settings, CPU, QUIET)
     assert_same(run.task.model.network.state_dict(), teacher.network.state_dict())
-    losses = [run._train_step(run.patches[0])["distill"] for _ in range(40)]  # the step, hence the noise, stays
+    losses = [run._train_step(iter([run.patches[0]]))["distill"] for _ in range(40)]  # the step, hence the noise, stays
     assert losses[-1] < 0.5 * losses[0]
     assert_same(run.task.teacher.network.state_dict(), teacher.network.state_dict())  # type: ignore[attr-defined]
 
@@ -195,7 +199,7 @@ def test_mixed_precision_computes_in_half_and_keeps_the_weights(recipe, precisio
     run.task.model.network.get_submodule("stem_lr").register_forward_hook(
         lambda _layer, _inputs, output: seen.add(output.dtype)
     )
-    run._train_step(run.patches[0])
+    run._train_step(iter([run.patches[0]]))
     assert seen == {getattr(torch, precision)}
     assert next(run.task.model.parameters()).dtype == torch.float32
 
@@ -245,28 +249,97 @@ def test_gradients_are_clipped(recipe):
 
 
 def test_batches_are_a_function_of_seed_and_step(photos):
-    patches = Patches(photos, 32, 4, seed=1)
-    assert patches[7].shape == (4, 3, 32, 32)
-    assert torch.equal(patches[7], Patches(photos, 32, 4, seed=1)[7])
+    config = DataConfig(train=photos, patch=40, batch=4)
+    patches = Patches(config, seed=1)
+    assert patches[7].shape == (4, 3, 40, 40)
+    assert torch.equal(patches[7], Patches(config, seed=1)[7])
     assert not torch.equal(patches[7], patches[8])
-    assert not torch.equal(patches[7], Patches(photos, 32, 4, seed=2)[7])
+    assert not torch.equal(patches[7], Patches(config, seed=2)[7])
 
 
 def test_folders_that_cannot_be_trained_on_say_why(photos, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ImageError, match="no pictures"):
-        Patches(tmp_path / "empty", 32, 1, 0)
+        Patches(DataConfig(train=tmp_path / "empty"), 0)
     with pytest.raises(ImageError, match="no such folder"):
-        Patches(tmp_path / "none", 32, 1, 0)
+        Patches(DataConfig(train=tmp_path / "none"), 0)
     with pytest.raises(DataError, match=r"96x96, smaller than data\.patch=128"):
-        Patches(photos, 128, 1, 0)
+        Patches(DataConfig(train=photos, patch=128), 0)
     (photos / "bad.png").write_text("no picture")
     with pytest.raises(ImageError, match=r"bad\.png"):
-        Patches(photos, 32, 1, 0)
+        Patches(DataConfig(train=photos, patch=40), 0)
+
+
+def test_parts_of_a_folder_share_no_photo_and_are_the_same_everywhere(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder, order in ((here, range(40)), (there, reversed(range(40)))):
+        folder.mkdir()
+        for i in order:
+            (folder / f"{i:05d}.png").touch()
+    bounds = ((0.0, 0.8), (0.8, 0.95), (0.95, 1.0))
+    parts = [[photo.name for photo in find_photos(here, part)] for part in bounds]
+    assert [len(part) for part in parts] == [32, 6, 2]
+    assert len({name for part in parts for name in part}) == 40
+    assert parts == [[photo.name for photo in find_photos(there, part)] for part in bounds]
+    assert parts[0] != [photo.name for photo in find_photos(here)][:32]
+    with pytest.raises(DataError, match="none of them"):
+        find_photos(here, (0.0, 0.01))
+    with pytest.raises(ValidationError, match="is not a part"):
+        DataConfig(part=(0.5, 0.5))
+
+
+def test_photos_are_reduced_and_never_enlarged(tmp_path):
+    Image.fromarray(photo(100, 140)).save(tmp_path / "a.png")
+    assert read_photo(tmp_path / "a.png", side=50).shape == (3, 50, 70)
+    assert read_photo(tmp_path / "a.png", side=200).shape == (3, 100, 140)
+    assert len(Patches(DataConfig(train=tmp_path, side=50, patch=48, batch=1), 0)[0]) == 1
+    with pytest.raises(DataError, match="70x50, smaller"):
+        Patches(DataConfig(train=tmp_path, side=50, patch=64), 0)
+
+
+def test_faces_are_not_turned(tmp_path):
+    ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None] * 3, (64, 64, 3))
+    Image.fromarray(np.ascontiguousarray(ramp)).save(tmp_path / "a.png")
+    upright, turned = (
+        torch.stack([Patches(DataConfig(train=tmp_path, patch=40, turn=turn), 0)[i] for i in range(4)]).float()
+        for turn in (False, True)
+    )
+    assert (upright[..., -1, :] > upright[..., 0, :]).all()
+    assert not (turned[..., -1, :] > turned[..., 0, :]).all()
+
+
+@pytest.mark.parametrize("task", ["recipe", "distill", "tddsr"])
+def test_accumulated_batches_are_averaged(request, task):
+    """The gradient of a step on two batches is the mean of each one's."""
+    settings = request.getfixturevalue(task)
+
+    def run_of(accumulate):
+        data = {**settings.data.model_dump(), "batch": 1, "accumulate": accumulate}
+        optim = {**settings.optim.model_dump(), "clip": 1e9}
+        return prepare(changed(settings, data=data, optim=optim), CPU, QUIET)
+
+    def gradients(run):
+        return [p.grad for p in run.task.players["model"].parameters]
+
+    parts = []
+    for number in (2, 3):
+        run = run_of(1)
+        run.task.update(run._batch(run.patches[number], number, draw=number), 1)
+        parts.append(gradients(run))
+    run = run_of(2)
+    run.step = 1
+    before = {name: p.network.state_dict() for name, p in run.task.players.items()}
+    before = {name: {key: value.clone() for key, value in state.items()} for name, state in before.items()}
+    run._train_step(iter([run.patches[2], run.patches[3]]))
+    for name, player in run.task.players.items():
+        assert any(not torch.equal(v, before[name][k]) for k, v in player.network.state_dict().items()), name
+    for a, b, mean in zip(*parts, gradients(run), strict=True):
+        # Looser with discriminators, whose spectral norms move with each look.
+        torch.testing.assert_close((a + b) / 2, mean, rtol=1e-3, atol=1e-3 if task == "tddsr" else 1e-6)
 
 
 def test_the_cache_of_photos_is_bounded(photos):
-    small, large = (Patches(photos, 32, 4, 0, cache=room) for room in (3 * 96 * 96, 1 << 30))
+    small, large = (Patches(DataConfig(train=photos, patch=40), 0, cache=room) for room in (3 * 96 * 96, 1 << 30))
     for step in range(5):
         assert torch.equal(small[step], large[step])
     assert len(small._decoded) == 1
@@ -327,3 +400,25 @@ def test_a_dry_run_says_what_would_be_trained(recipe):
     assert f"{run.task.model.parameter_count() / 1e6:.2f} M parameters" in text
     assert "6 photos" in text
     assert not recipe.out.exists()
+
+
+def test_recomputing_changes_the_memory_and_not_the_gradients():
+    def gradients_and_kept(recompute):
+        model = small_paper_model().recomputing(recompute)
+        model.network.requires_grad_(True)
+        kept = 0
+
+        def count(tensor):
+            nonlocal kept
+            kept += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            picture = model.sample(torch.linspace(-1, 1, 3 * 32 * 32).view(1, 3, 32, 32), noise(0)[..., :32, :32])
+        picture.square().mean().backward()
+        return [p.grad for p in model.network.parameters()], kept
+
+    (kept_all, memory), (made_again, less) = gradients_and_kept(False), gradients_and_kept(True)
+    for a, b in zip(kept_all, made_again, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+    assert less < memory / 3

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tddsr.losses import Adversarial
 from tddsr.model import ModelConfig
@@ -24,15 +24,30 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _check_part(part: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= part[0] < part[1] <= 1:
+        raise ValueError(f"{list(part)} is not a part: two shares from 0 to 1, the first one smaller")
+    return part
+
+
+Part = Annotated[tuple[float, float], AfterValidator(_check_part)]
+
+
 class DataConfig(_Section):
     """Where the hr photos lie and how patches are cut from them."""
 
     train: Path = Path("data/train")
     degradation: Literal["resshift", "realesrgan"] = "resshift"
+    part: Part = Field((0.0, 1.0), description="which part of the photos, in an order that only their names decide")
+    side: int | None = Field(None, ge=40, description="reduce photos so that their shorter side is this; unset: as is")
     patch: int = Field(128, ge=40, description="side of an hr patch")
-    batch: int = Field(8, ge=1)
+    turn: bool = Field(True, description="quarter turns; faces want none")
+    batch: int = Field(8, ge=1, description="patches that are computed at once")
+    accumulate: int = Field(1, ge=1, description="batches a step, whose gradients are averaged")
     workers: int = Field(0, ge=0, description="processes that read pictures ahead")
-    distinct: int | None = Field(None, ge=1, description="batches after which they come again; unset: all different")
+    distinct: int | None = Field(
+        None, ge=1, description="steps after which their batches come again; unset: all different"
+    )
 
 
 class OptimConfig(_Section):
@@ -101,6 +116,8 @@ class ValidationConfig(_Section):
     """Scores on held-out photos, degraded with a fixed seed."""
 
     folder: Path = Path("data/val")
+    part: Part = Field((0.0, 1.0), description="see data.part")
+    side: int | None = Field(None, ge=32, description="see data.side")
     every: int = Field(1000, ge=1)
     count: int = Field(40, ge=1, description="at most so many pictures")
     crop: int = Field(256, ge=32, description="side of the central hr crop")
@@ -116,6 +133,7 @@ class Recipe(_Section):
     steps: int = Field(ge=1)
     seed: int = Field(0, ge=0)
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    recompute: bool = Field(False, description="make activations again in the backward pass: less memory, more time")
     checkpoint_every: int = Field(500, ge=1)
     log_every: int = Field(50, ge=1)
     features: Path | None = Field(
@@ -162,11 +180,13 @@ class Recipe(_Section):
         """The model's own number of ``step``: negative while it waits for its discriminators' pre-training."""
         return step - self.adversary.pretrain.steps
 
-    def batch_number(self, step: int) -> int:
-        """Which batch is seen at ``step``: the model's first step sees batch 0, pre-trained discriminators or not."""
+    def batch_numbers(self, step: int) -> range:
+        """Which batches are seen at ``step``; the model's first step sees batch 0, with or without pre-training."""
         own = self.own_step(step)
         number = own if own >= 0 else self.steps + step
-        return number if self.data.distinct is None else number % self.data.distinct
+        if self.data.distinct is not None:
+            number %= self.data.distinct
+        return range(number * self.data.accumulate, (number + 1) * self.data.accumulate)
 
 
 _FOLDERS = (Path(__file__).with_name("recipes"), Path(__file__).parents[2] / "recipes")

@@ -14,6 +14,7 @@ from tddsr import diffusion
 from tddsr.diffusion import Schedule
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.compact import BICUBIC_RADIUS, CompactConfig, CompactNet, bicubic_x4
+from tddsr.networks.layers import Recomputed
 from tddsr.networks.space import LatentSpace, PixelsConfig, SpaceToDepth
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig
 
@@ -168,6 +169,13 @@ class Model(nn.Module):
         """Move to ``device`` in channels-last order, three times as fast on a CPU and no slower on a GPU."""
         self.to(device, dtype)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self
+
+    def recomputing(self, on: bool = True) -> Model:
+        """Make the blocks' activations again in the backward pass instead of keeping them."""
+        for module in self.modules():
+            if isinstance(module, Recomputed):
+                module.recompute = on
         return self
 
     def frozen(self) -> Model:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from tddsr.networks.layers import GROUPS, conv3, named, norm, upsample
+from tddsr.networks.layers import GROUPS, Recomputed, Upsample, conv3, named, norm
 from tddsr.networks.space import LatentSpace
 
 _ROWS = 2048
@@ -37,7 +37,7 @@ def _norm(width: int) -> nn.GroupNorm:
     return norm(width, eps=1e-6)
 
 
-class _ResBlock(nn.Module):
+class _ResBlock(Recomputed):
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
         self.norm1 = _norm(width_in)
@@ -52,7 +52,7 @@ class _ResBlock(nn.Module):
         return self.nin_shortcut(x) + change  # type: ignore[no-any-return]
 
 
-class _Attention(nn.Module):
+class _Attention(Recomputed):
     """Every position looks at every other, with one head; fused, so never all pairs in memory at once."""
 
     def __init__(self, width: int) -> None:
@@ -112,7 +112,7 @@ def _decoder(config: VQConfig) -> nn.Sequential:
         width = config.width * multiple
         level = named(block=_blocks(before, width, config.blocks + 1))
         if index:
-            level.add_module("upsample", upsample(width))
+            level.add_module("upsample", Upsample(width))
         up.add_module(str(index), level)
         before = width
     return named(

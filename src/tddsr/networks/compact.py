@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from tddsr.networks.layers import Recomputed
 from tddsr.networks.space import LatentSpace
 
 
@@ -54,7 +55,7 @@ def _zero(layer: nn.Linear | nn.Conv2d) -> None:
         nn.init.zeros_(parameter)
 
 
-class _Block(nn.Module):
+class _Block(Recomputed):
     """x + conv(SiLU(scale * conv(x) + shift)), scale and shift from the time step; the identity at initialisation.
 
     Chosen by measuring on a 2-core CPU with channels-last tensors (see docs/training.md): at equal arithmetic, plain

@@ -1,13 +1,28 @@
-"""What the networks of the paper scale are made of."""
+"""What networks are made of."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 GROUPS = 32
 """Groups of every GroupNorm; widths are multiples of it."""
+
+
+class Recomputed(nn.Module):
+    """A block that can forget what is inside it until the backward pass, and make it again then."""
+
+    recompute = False
+
+    def __call__(self, *args: Any) -> Any:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(super().__call__, *args, use_reentrant=False)
+        return super().__call__(*args)
 
 
 def named(**layers: nn.Module) -> nn.Sequential:
@@ -25,6 +40,12 @@ def conv3(width_in: int, width: int) -> nn.Conv2d:
     return nn.Conv2d(width_in, width, 3, padding=1)
 
 
-def upsample(width: int) -> nn.Sequential:
+class Upsample(Recomputed):
     """(B,width,h,w) -> (B,width,2h,2w)."""
-    return named(nearest=nn.Upsample(scale_factor=2), conv=conv3(width, width))
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = conv3(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from tddsr.networks.layers import GROUPS, conv3, named, norm, upsample
+from tddsr.networks.layers import GROUPS, Recomputed, Upsample, conv3, named, norm
 
 
 class SwinUNetConfig(BaseModel):
@@ -40,7 +40,7 @@ class SwinUNetConfig(BaseModel):
             raise ValueError(f"size {self.size} cannot be halved {len(self.multiples) - 1} times")
 
 
-class _ResBlock(nn.Module):
+class _ResBlock(Recomputed):
     """Two convolutions; the second norm is scaled and shifted by the time step. Only the skip at initialisation."""
 
     def __init__(self, width_in: int, width: int, time_features: int) -> None:
@@ -115,7 +115,7 @@ def _shift_mask(size: int, window: int) -> Tensor:
     return mask
 
 
-class _SwinBlock(nn.Module):
+class _SwinBlock(Recomputed):
     attn_mask: Tensor
 
     def __init__(self, config: SwinUNetConfig, size: int, shifted: bool) -> None:
@@ -222,7 +222,7 @@ class SwinUNet(nn.Module):
                 if i == 0:
                     stage.append(swin(width, level))
                 if i == config.blocks and level:
-                    stage.append(upsample(width))
+                    stage.append(Upsample(width))
                 self.output_blocks.append(stage)
                 before = width
         self.out = nn.Sequential(norm(before), nn.SiLU(), conv3(before, channels))

@@ -49,7 +49,7 @@ class Adversary:
         self.settings: AdversaryConfig = recipe.adversary
         features = load_features(config.features, recipe.features, trainable=config.train_features).to(device)
         self.network = Discriminator(config, features).to(device)
-        self.player = Player(self.network, self.settings.optim, recipe.steps, recipe.precision, averaged=False)
+        self.player = Player.of(recipe, self.network, self.settings.optim, averaged=False)
         self.watch = Watch()
 
     @property

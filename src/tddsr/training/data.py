@@ -1,29 +1,61 @@
-"""Patches of photos. Batch number ``step`` is a function of the seed and the step alone, so resuming is exact."""
+"""Patches of photos. A batch is a function of the seed and its number alone, so resuming is exact."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tddsr import images, rng
+from tddsr.config import DataConfig
 
 
 class DataError(ValueError):
     """Photos that cannot be trained on, with the reason."""
 
 
-def read_photo(path: Path) -> Tensor:
-    """(3,H,W) uint8 RGB."""
-    return torch.from_numpy(np.array(images.read(path).rgb_8_bit)).permute(2, 0, 1)
+def find_photos(folder: Path, part: tuple[float, float] = (0.0, 1.0)) -> list[Path]:
+    """The photos of a folder, or a part of them: shares from and to, in an order that only their names decide.
+
+    Parts that do not overlap share no photo, on any machine and whoever trains.
+
+    Raises:
+        ImageError: the folder is missing or empty.
+        DataError: the part holds no photo.
+    """
+    photos = images.find(folder)
+    if part == (0.0, 1.0):
+        return photos
+    shuffled = sorted(photos, key=lambda photo: hashlib.sha256(photo.relative_to(folder).as_posix().encode()).digest())
+    start, stop = (round(share * len(photos)) for share in part)
+    if start == stop:
+        raise DataError(f"{folder} holds {len(photos)} photos, none of them in the part from {part[0]} to {part[1]}")
+    return sorted(shuffled[start:stop])
+
+
+def reduced_size(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """(width, height) of a photo whose shorter side is reduced to ``side``, if it is longer."""
+    factor = 1.0 if side is None else min(1.0, side / min(size))
+    return round(size[0] * factor), round(size[1] * factor)
+
+
+def read_photo(path: Path, side: int | None = None) -> Tensor:
+    """(3,H,W) uint8 RGB; reduced by an area filter so that its shorter side is ``side``, if it is longer."""
+    photo = Image.fromarray(images.read(path).rgb_8_bit)
+    size = reduced_size(photo.size, side)
+    if size != photo.size:
+        photo = photo.resize(size, Image.Resampling.BOX)
+    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)
 
 
 class Patches(Dataset[Tensor]):
-    """``self[step]`` is the (B,3,P,P) uint8 batch of that step: random photos, places, flips and quarter turns.
+    """``self[number]`` is the (B,3,P,P) uint8 batch of that number: random photos, places, flips and quarter turns.
 
     Decoded photos stay in memory (0.8 MiB for 512x512) up to ``cache`` bytes.
 
@@ -32,19 +64,20 @@ class Patches(Dataset[Tensor]):
         DataError: a photo is smaller than a patch.
     """
 
-    def __init__(self, folder: Path, patch: int, batch: int, seed: int, cache: int = 2 << 30) -> None:
-        self.photos, self.patch, self.batch, self.seed = images.find(folder), patch, batch, seed
+    def __init__(self, config: DataConfig, seed: int, cache: int = 2 << 30) -> None:
+        self.config, self.seed = config, seed
+        self.photos = find_photos(config.train, config.part)
         for photo in self.photos:
-            width, height = images.header_size(photo)
-            if min(height, width) < patch:
-                raise DataError(f"{photo} is {width}x{height}, smaller than data.patch={patch}")
+            width, height = reduced_size(images.header_size(photo), config.side)
+            if min(height, width) < config.patch:
+                raise DataError(f"{photo} is {width}x{height}, smaller than data.patch={config.patch}")
         self._room = cache
         self._decoded: dict[int, Tensor] = {}
 
     def _photo(self, index: int) -> Tensor:
         if index in self._decoded:
             return self._decoded[index]
-        photo = read_photo(self.photos[index])
+        photo = read_photo(self.photos[index], self.config.side)
         if photo.nbytes <= self._room:
             self._room -= photo.nbytes
             self._decoded[index] = photo
@@ -55,14 +88,16 @@ class Patches(Dataset[Tensor]):
             return int(torch.randint(n, (1,), generator=generator))
 
         photo = self._photo(below(len(self.photos)))
-        top, left = below(photo.shape[1] - self.patch + 1), below(photo.shape[2] - self.patch + 1)
-        patch = photo[:, top : top + self.patch, left : left + self.patch]
-        patch = torch.rot90(patch, below(4), dims=(1, 2))
+        side = self.config.patch
+        top, left = below(photo.shape[1] - side + 1), below(photo.shape[2] - side + 1)
+        patch = photo[:, top : top + side, left : left + side]
+        if self.config.turn:
+            patch = torch.rot90(patch, below(4), dims=(1, 2))
         return patch.flip(2) if below(2) else patch
 
-    def __getitem__(self, step: int) -> Tensor:
-        generator = rng.generator(self.seed, step)
-        return torch.stack([self._one(generator) for _ in range(self.batch)])
+    def __getitem__(self, number: int) -> Tensor:
+        generator = rng.generator(self.seed, number)
+        return torch.stack([self._one(generator) for _ in range(self.config.batch)])
 
 
 def batches(patches: Patches, numbers: Sequence[int], workers: int) -> DataLoader[Tensor]:

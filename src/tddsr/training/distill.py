@@ -21,7 +21,7 @@ from tddsr.files import file_hash
 from tddsr.model import Model
 from tddsr.networks.downsampler import build_downsampler
 from tddsr.training.adversary import Adversary, Watch
-from tddsr.training.loop import Player, Task
+from tddsr.training.loop import Batch, Player, Task
 from tddsr.training.targets import TargetCache
 from tddsr.training.teacher import PictureLoss
 
@@ -35,7 +35,7 @@ Values = dict[str, Tensor]
 
 
 def _student_of(teacher: Model, recipe: Recipe) -> Model:
-    student = Model(teacher.config.model_copy(update={"role": "student"}))
+    student = Model(teacher.config.model_copy(update={"role": "student"}), teacher.space)
     source = teacher if recipe.start is None else load_model(recipe.start)
     if source.config.network != student.config.network:
         raise RecipeError(f"{recipe.start} has another network than the teacher: {source.config.network}")
@@ -58,10 +58,10 @@ class DistillTask(Task):
         self.teacher = load_model(recipe.teacher, device)
         if self.teacher.config.role != "teacher":
             raise RecipeError(f"{recipe.teacher} is a {self.teacher.config.role}; a student learns from a teacher")
-        self.model = _student_of(self.teacher, recipe).place(device).train()
+        self.model = _student_of(self.teacher, recipe).place(device).recomputing(recipe.recompute).train()
         self.origin = file_hash(recipe.teacher) + ("" if recipe.start is None else file_hash(recipe.start))
         self.loss = PictureLoss(recipe.loss, recipe, device)
-        self.players = {"model": Player(self.model.network, recipe.optim, recipe.steps, recipe.precision)}
+        self.players = {"model": Player.of(recipe, self.model.network)}
         self._set_up_adversaries()
         self.targets = None if recipe.targets is None else TargetCache(recipe.targets, self._target_key())
 
@@ -80,9 +80,7 @@ class DistillTask(Task):
             self.players["lr_discriminator"] = self.lr_adversary.player
             torch.manual_seed(recipe.seed)
             self.downsampler = build_downsampler(settings.downsampler).to(self.device)
-            self.players["downsampler"] = Player(
-                self.downsampler, settings.optim, recipe.steps, recipe.precision, averaged=False
-            )
+            self.players["downsampler"] = Player.of(recipe, self.downsampler, settings.optim, averaged=False)
 
     def _target_key(self) -> str:
         """All that a batch's target depends on, but the photos, which the cache compares by their lr pictures."""
@@ -97,25 +95,30 @@ class DistillTask(Task):
 
     # -- what the student and the teacher make ----------------------------------------------------------------------
 
-    def _noise(self, y: Tensor, step: int) -> Tensor:
-        generator = rng.generator(self.recipe.seed, _NOISE, self.recipe.batch_number(step))
+    @torch.no_grad()
+    def _encode_lr(self, batch: Batch) -> Tensor:
+        with self._autocast():
+            return self.model.encode_lr(batch.lr).float()
+
+    def _noise(self, y: Tensor, batch: Batch) -> Tensor:
+        generator = rng.generator(self.recipe.seed, _NOISE, batch.number)
         return torch.randn(y.shape, generator=generator).to(y)
 
-    def _target(self, lr: Tensor, y: Tensor, step: int) -> Tensor:
+    def _target(self, batch: Batch, y: Tensor) -> Tensor:
         """The teacher's deterministic sample from the x_T that the student gets."""
 
         @torch.no_grad()
         def compute() -> Tensor:
             with self._autocast():
-                predict, eps = self.teacher.predictor(lr), self._noise(y, step)
+                predict, eps = self.teacher.predictor(batch.lr), self._noise(y, batch)
                 return diffusion.sample_deterministic(self.teacher.schedule, predict, y, eps).float()
 
-        return compute() if self.targets is None else self.targets.get(self.recipe.batch_number(step), lr, compute)
+        return compute() if self.targets is None else self.targets.get(batch.number, batch.lr, compute)
 
-    def _estimate(self, lr: Tensor, y: Tensor, step: int) -> Tensor:
+    def _estimate(self, batch: Batch, y: Tensor) -> Tensor:
         with self._autocast():
-            predict = self.model.predictor(lr)
-            return diffusion.one_step(self.model.schedule, predict, y, self._noise(y, step)).float()
+            predict = self.model.predictor(batch.lr)
+            return diffusion.one_step(self.model.schedule, predict, y, self._noise(y, batch)).float()
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
@@ -124,37 +127,36 @@ class DistillTask(Task):
         parts = ["distill"] + [name for name in ("hr", "lr") if getattr(self.weights, name)]
         return set(parts) if self.recipe.adversary.update == "joint" else {parts[step % len(parts)]}
 
-    def update(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> Values:
+    def update(self, batch: Batch, step: int) -> Values:
         own_step = self.recipe.own_step(step)
         if own_step < 0:
-            return self._prepare(hr, lr, step, generator)
+            return self._prepare(batch, step)
         if own_step == 0:
             for adversary in self._adversaries():
                 adversary.watch = Watch()  # what it saw in its pre-training was easy
         parts = self._parts(own_step)
-        picture, small, values = self._student_phase(hr, lr, step, parts, generator)
+        picture, small, values = self._student_phase(batch, own_step, parts)
         if "hr" in parts:
-            values |= self._hr_phase(hr, picture, own_step, generator)
+            values |= self._hr_phase(batch, picture, own_step)
         if "lr" in parts:
-            values |= self._lr_phase(lr, small, own_step, generator)
+            values |= self._lr_phase(batch, small, own_step)
         return values
 
-    def _student_phase(
-        self, hr: Tensor, lr: Tensor, step: int, parts: set[str], generator: torch.Generator
-    ) -> tuple[Tensor, Tensor | None, Values]:
+    def _student_phase(self, batch: Batch, own_step: int, parts: set[str]) -> tuple[Tensor, Tensor | None, Values]:
         """The student's step on the weighted sum of its terms, and G's on Eq. 10, which both of them minimise.
 
         Returns the student's picture and what G made of it, both as they were before the step.
         """
-        model, weights, own_step = self.model, self.weights, self.recipe.own_step(step)
-        y = model.encode_lr(lr)
-        x_0 = self._estimate(lr, y, step)
-        picture = model.space.decode(x_0)
+        model, weights, generator = self.model, self.weights, batch.generator
+        y = self._encode_lr(batch)
+        x_0 = self._estimate(batch, y)
+        with self._autocast():
+            picture = model.space.decode(x_0).float()
         fidelity: Values = {}
         if "distill" in parts:
-            fidelity = self.loss(model, x_0, hr, generator)
+            fidelity = self.loss(model, x_0, batch.hr, generator)
             if weights.distill:
-                fidelity["distill"] = weights.distill * losses.distill(x_0, self._target(lr, y, step))
+                fidelity["distill"] = weights.distill * losses.distill(x_0, self._target(batch, y))
         adversarial: Values = {}
         small = None
         if self.hr_adversary is not None and "hr" in parts:
@@ -191,30 +193,31 @@ class DistillTask(Task):
             small = small.detach()
         return picture.detach(), small, values
 
-    def _hr_phase(self, hr: Tensor, made: Tensor, step: int, generator: torch.Generator) -> Values:
+    def _hr_phase(self, batch: Batch, made: Tensor, step: int) -> Values:
         """D_H's step on Eq. 7."""
         assert self.hr_adversary is not None
-        return self.hr_adversary.learn(hr, made, step, generator)
+        return self.hr_adversary.learn(batch.hr, made, step, batch.generator)
 
-    def _lr_phase(self, lr: Tensor, made: Tensor | None, step: int, generator: torch.Generator) -> Values:
+    def _lr_phase(self, batch: Batch, made: Tensor | None, step: int) -> Values:
         """D_L's step on Eq. 9."""
         assert self.lr_adversary is not None
         assert made is not None
-        self._shown = (lr[:4], made[:4])
-        return self.lr_adversary.learn(lr, made, step, generator)
+        self._shown = (batch.lr[:4], made[:4])
+        return self.lr_adversary.learn(batch.lr, made, step, batch.generator)
 
-    def _prepare(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> Values:
+    def _prepare(self, batch: Batch, step: int) -> Values:
         """A step before the student's first (Table 6): D_H on teacher pictures, then G on pairs, then D_L on G's."""
         pretrain, rated = self.recipe.adversary.pretrain, self.recipe.adversary.optim.warmup  # the full rate
         if step < pretrain.hr:
-            made = self.model.space.decode(self._target(lr, self.model.encode_lr(lr), step))
-            values = self._hr_phase(hr, made, rated, generator)
+            with torch.no_grad(), self._autocast():
+                made = self.model.space.decode(self._target(batch, self._encode_lr(batch))).float()
+            values = self._hr_phase(batch, made, rated)
             return {"loss": values["hr_discriminator/loss"], **values}
-        small = self.downsampler(hr, generator)
+        small = self.downsampler(batch.hr, batch.generator)
         if step < pretrain.hr + pretrain.downsampler:
-            loss = F.l1_loss(small, lr)
+            loss = F.l1_loss(small, batch.lr)
             return {"loss": loss, "downsampler/gradient_norm": self.players["downsampler"].update(loss, rated)}
-        values = self._lr_phase(lr, small.detach(), rated, generator)
+        values = self._lr_phase(batch, small.detach(), rated)
         return {"loss": values["lr_discriminator/loss"], **values}
 
     # -- what is shown ----------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,16 @@ class Player:
     """A network in training, with all that belongs to it: optimiser, gradient scaling and moving average."""
 
     def __init__(
-        self, network: nn.Module, config: OptimConfig, steps: int, precision: str, averaged: bool = True
+        self,
+        network: nn.Module,
+        config: OptimConfig,
+        steps: int,
+        precision: str,
+        averaged: bool = True,
+        accumulate: int = 1,
     ) -> None:
         self.network, self.config, self.steps = network, config, steps
+        self.accumulate, self._gathered = accumulate, 0
         self.optimizer = torch.optim.Adam(network.parameters(), lr=config.rate, betas=config.betas)
         self.average = (
             AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
@@ -52,6 +60,11 @@ class Player:
         )
         device = next(network.parameters()).device
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
+
+    @classmethod
+    def of(cls, recipe: Recipe, network: nn.Module, config: OptimConfig | None = None, averaged: bool = True) -> Player:
+        """A player of a recipe's run; ``config`` is the recipe's own where it is not given."""
+        return cls(network, config or recipe.optim, recipe.steps, recipe.precision, averaged, recipe.data.accumulate)
 
     def rate(self, step: int) -> float:
         """Learning rate of 0-based ``step``."""
@@ -66,7 +79,7 @@ class Player:
         return [p for p in self.network.parameters() if p.requires_grad]
 
     def update(self, output: Tensor, step: int, gradient: Tensor | None = None) -> Tensor:
-        """One step of Adam; returns the norm of the gradient before clipping.
+        """A step of Adam, or one ``accumulate``th of it; returns the norm of the gradient so far, before clipping.
 
         ``output`` is a loss, or any output of the network, whose ``gradient`` is then given. Only this network's
         parameters get gradients, whatever else ``output`` depends on.
@@ -79,11 +92,18 @@ class Player:
         return self._apply([None if slope is None else self.scaler.scale(slope) for slope in slopes], step)
 
     def _apply(self, slopes: Sequence[Tensor | None], step: int) -> Tensor:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(step)
         parameters = self.parameters
         for p, slope in zip(parameters, slopes, strict=True):
-            p.grad = slope
+            if self._gathered == 0:
+                p.grad = None
+            if slope is not None:
+                part = slope if self.accumulate == 1 else slope / self.accumulate
+                p.grad = part if p.grad is None else p.grad + part
+        self._gathered = (self._gathered + 1) % self.accumulate
+        if self._gathered:
+            return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(step)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
         self.scaler.step(self.optimizer)
@@ -108,6 +128,20 @@ class Player:
         self.scaler.load_state_dict(state["scaler"])
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Pairs to train on, and what their chance is drawn from."""
+
+    hr: Tensor
+    """(B,3,4h,4w) in [-1,1]"""
+    lr: Tensor
+    """(B,3,h,w) in [-1,1]"""
+    number: int
+    """which of the run's batches"""
+    generator: torch.Generator
+    """for what is drawn at this step alone"""
+
+
 class Task(ABC):
     """What one kind of training does in a step: ``model`` is what it makes, ``players`` are what it trains."""
 
@@ -117,8 +151,8 @@ class Task(ABC):
     """hash of the weights that the task starts from or learns from, so that a run is not gone on with from others"""
 
     @abstractmethod
-    def update(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Train one step on pictures in [-1,1]; return scalars to log, among them ``loss``."""
+    def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Train on a batch of ``step``; return scalars to log, among them ``loss``."""
 
     @abstractmethod
     def samplers(self, model: Model) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
@@ -134,7 +168,7 @@ class Task(ABC):
 
     def averaged_model(self) -> Model:
         """The model with the moving average of its weights."""
-        model = Model(self.model.config)
+        model = Model(self.model.config, self.model.space)
         average = self.players["model"].average
         assert average is not None
         assert isinstance(average.module, nn.Module)
@@ -150,7 +184,7 @@ class Run:
         self.recipe, self.task, self.device, self.console = recipe, task, device, console
         self.folder = recipe.out
         self.state_file = self.folder / "state.pt"
-        self.patches = Patches(recipe.data.train, recipe.data.patch, recipe.data.batch, recipe.seed)
+        self.patches = Patches(recipe.data, recipe.seed)
         self.degradation = Degradation.preset(recipe.data.degradation)
         self.validator = Validator(recipe.validation, recipe.features, self.degradation, device)
         unit = task.model.scale * task.model.multiple
@@ -165,9 +199,21 @@ class Run:
 
     def _fingerprint(self) -> str:
         """What must not change between the parts of a resumed run."""
-        free = {"validation", "out", "features", "checkpoint_every", "log_every", "teacher", "start", "targets"}
+        free = {
+            "validation",
+            "out",
+            "features",
+            "checkpoint_every",
+            "log_every",
+            "teacher",
+            "start",
+            "targets",
+            "recompute",
+        }
         data = self.recipe.data.model_copy(update={"workers": 0, "train": Path()})
-        fixed = self.recipe.model_copy(update={"data": data}).model_dump(mode="json", exclude=free)
+        fixed = self.recipe.model_copy(update={"data": data}).model_dump(
+            mode="json", exclude=free, exclude_defaults=True
+        )
         # With kept targets, all go through 16 bit.
         return json.dumps({**fixed, "origin": self.task.origin, "kept_targets": self.recipe.targets is not None})
 
@@ -190,7 +236,7 @@ class Run:
         state = torch.load(self.state_file, map_location="cpu", weights_only=True)
         if state["recipe"] != self._fingerprint():
             old, new = json.loads(state["recipe"]), json.loads(self._fingerprint())
-            changed = ", ".join(key for key in new if old.get(key) != new[key])
+            changed = ", ".join(key for key in sorted(old | new) if old.get(key) != new.get(key))
             raise TrainingError(
                 f"{self.folder} holds a run of another recipe (differs in: {changed}); "
                 "choose another folder with out=FOLDER, or delete this one"
@@ -204,18 +250,23 @@ class Run:
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
-    def _pair(self, patches: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Hr and lr in [-1,1]."""
+    def _batch(self, patches: Tensor, number: int, draw: int) -> Batch:
+        """Batch ``number``, made of its patches; what its step draws belongs to ``draw``."""
         hr = patches.to(self.device).float() / 255
-        batch = self.recipe.batch_number(step)
-        hr, lr = degrade_pair(hr, self.degradation, rng.generator(self.recipe.seed, _DEGRADATION, batch))
-        return hr * 2 - 1, lr * 2 - 1
+        hr, lr = degrade_pair(hr, self.degradation, rng.generator(self.recipe.seed, _DEGRADATION, number))
+        return Batch(hr * 2 - 1, lr * 2 - 1, number, rng.generator(self.recipe.seed, _STEP, draw))
 
-    def _train_step(self, patches: Tensor) -> dict[str, float]:
-        hr, lr = self._pair(patches, self.step)
-        own = self.recipe.own_step(self.step) % self.end  # steps of the preparation come after the last
-        values = self.task.update(hr, lr, self.step, rng.generator(self.recipe.seed, _STEP, own))
-        logged = {name: float(value.detach()) for name, value in values.items()}
+    def _train_step(self, batches: Iterator[Tensor]) -> dict[str, float]:
+        recipe = self.recipe
+        own = recipe.own_step(self.step) % self.end  # steps of the preparation come after the last
+        logged: dict[str, float] = {}
+        for part, number in enumerate(recipe.batch_numbers(self.step)):
+            batch = self._batch(next(batches), number, draw=own * recipe.data.accumulate + part)
+            for name, value in self.task.update(batch, self.step).items():
+                if name.endswith("gradient_norm"):
+                    logged[name] = float(value)  # gradients gather: the last part knows it
+                else:
+                    logged[name] = logged.get(name, 0.0) + float(value.detach()) / recipe.data.accumulate
         # In float16 the scaler meets infinite gradients as a matter of course, and leaves the step out.
         scaled = any(player.scaler.is_enabled() for player in self.task.players.values())
         checked = [name for name in logged if not (scaled and "gradient" in name)]
@@ -265,9 +316,10 @@ class Run:
         with Progress(*columns, console=self.console, speed_estimate_period=120) as progress:
             bar = progress.add_task(recipe.task, total=self.end, completed=self.step)
             recent: dict[str, float] = {}
-            numbers = [recipe.batch_number(step) for step in range(self.step, self.end)]
-            for patches in batches(self.patches, numbers, recipe.data.workers):
-                logged = self._train_step(patches)
+            numbers = [number for step in range(self.step, self.end) for number in recipe.batch_numbers(step)]
+            ahead = iter(batches(self.patches, numbers, recipe.data.workers))
+            while self.step < self.end:
+                logged = self._train_step(ahead)
                 recent |= logged  # not every step has every value
                 self.step += 1
                 progress.update(bar, completed=self.step, description=f"{recipe.task} loss {logged['loss']:.4f}")

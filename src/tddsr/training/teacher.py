@@ -14,7 +14,7 @@ from tddsr.config import LossConfig, Recipe, RecipeError
 from tddsr.files import file_hash
 from tddsr.model import Model
 from tddsr.networks.features import LPIPS, FeatureDistance, load_features
-from tddsr.training.loop import Player, Task
+from tddsr.training.loop import Batch, Player, Task
 
 
 class PictureLoss:
@@ -34,7 +34,9 @@ class PictureLoss:
         terms = {}
         if self.config.truth:
             distance = F.l1_loss if self.config.truth_norm == "l1" else F.mse_loss
-            terms["truth"] = self.config.truth * distance(x_0.float(), model.space.encode(hr))
+            with torch.no_grad():
+                truth = model.space.encode(hr)
+            terms["truth"] = self.config.truth * distance(x_0.float(), truth)
         if self.perceptual:
             # AlexNet looks at every fourth pixel, and a latent pixel is four wide: always at the same place, it would
             # not see a pattern of that period. So both pictures lose a random few of their first rows and columns.
@@ -51,18 +53,25 @@ class TeacherTask(Task):
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         assert recipe.model is not None  # the recipe's validator saw to it
         torch.manual_seed(recipe.seed)
+        if recipe.start is None and recipe.model.space.kind != "pixels":
+            raise RecipeError(
+                f"model.space {recipe.model.space.kind} has weights: name a model file with them as 'start'"
+            )
         model = Model(recipe.model) if recipe.start is None else load_model(recipe.start)
         if model.config != recipe.model:
             raise RecipeError(f"{recipe.start} is another model than the recipe's: {model.config}")
         self.origin = "" if recipe.start is None else file_hash(recipe.start)
-        self.model = model.place(device).train().requires_grad_(True)
+        self.model = model.place(device).recomputing(recipe.recompute).train()
+        self.model.network.requires_grad_(True)
         self.precision = getattr(torch, recipe.precision)
         self.loss = PictureLoss(recipe.loss, recipe, device)
-        self.players = {"model": Player(self.model.network, recipe.optim, recipe.steps, recipe.precision)}
+        self.players = {"model": Player.of(recipe, self.model.network)}
 
-    def update(self, hr: Tensor, lr: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
         model, schedule = self.model, self.model.schedule
-        x_0, y = model.space.encode(hr), model.encode_lr(lr)
+        hr, lr, generator = batch.hr, batch.lr, batch.generator
+        with torch.no_grad():
+            x_0, y = model.space.encode(hr), model.encode_lr(lr)
         t = torch.randint(1, schedule.steps + 1, (len(hr),), generator=generator)
         eps = torch.randn(x_0.shape, generator=generator).to(x_0)
         x_t = diffusion.forward(schedule, x_0, y, t, eps)

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tddsr import images, rng
+from tddsr import rng
 from tddsr.config import ValidationConfig
 from tddsr.degradation import Degradation
 from tddsr.degradation.files import degrade_pixels
 from tddsr.evaluation.metrics import psnr_y, ssim_y, to_8_bit
 from tddsr.networks.features import LPIPS
 from tddsr.pixels import centre, to_tensor
-from tddsr.training.data import DataError, read_photo
+from tddsr.training.data import DataError, find_photos, read_photo
 
 Scores = dict[str, float]
 
@@ -33,8 +33,8 @@ class Validator:
         self.device = device
         self.lpips = {name: LPIPS(name, features).to(device) for name in config.lpips}
         self.pairs: list[tuple[Tensor, Tensor]] = []
-        for path in images.find(config.folder)[: config.count]:
-            photo = read_photo(path)
+        for path in find_photos(config.folder, config.part)[: config.count]:
+            photo = read_photo(path, config.side)
             height, width = photo.shape[1:]
             side = config.crop
             if min(height, width) < side:
