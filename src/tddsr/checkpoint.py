@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tddsr.files import CheckpointError as CheckpointError
 from tddsr.files import whole_or_nothing
 from tddsr.model import Model, ModelConfig
 
@@ -17,10 +18,6 @@ _FORMAT = "tddsr-model-1"
 _WEIGHTS = Path(__file__).with_name("weights")
 NAMED_MODELS = {"compact": _WEIGHTS / "compact.safetensors"}
 """Models that are called by name: those that the package carries."""
-
-
-class CheckpointError(ValueError):
-    """A model file that cannot be used, with the reason."""
 
 
 _SPACE = "space."
