@@ -62,13 +62,16 @@ def download(
         with FileLock(_beside(target, "lock")):
             record = _beside(target, "sha256")
             expected = sha256 or (record.read_text().strip() if record.is_file() else None)
+            remedy = "try again, or look whether its origin has changed"
+            if sha256 is None and expected is not None:
+                remedy = f"try again, or delete {record}, the record of the first download, to trust what comes now"
             if target.is_file():
-                found = _verify(target, str(target), size, expected)
+                found = _verify(target, str(target), size, expected, remedy)
             else:
                 before()
                 part = _beside(target, "part")
                 _fill(url, target, size, progress)
-                found = _verify(part, url, size, expected)
+                found = _verify(part, url, size, expected, remedy)
                 part.replace(target)
                 _beside(target, "version").unlink(missing_ok=True)
             if sha256 is None and expected is None:
@@ -88,7 +91,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _verify(path: Path, name: str, size: int | None, sha256: str | None) -> str:
+def _verify(path: Path, name: str, size: int | None, sha256: str | None, remedy: str) -> str:
     """The file's sha256; a file that is not as it should be is deleted."""
     found = file_hash(path)
     wrong = None
@@ -98,7 +101,7 @@ def _verify(path: Path, name: str, size: int | None, sha256: str | None) -> str:
         wrong = f"has sha256 {found}, not {sha256}"
     if wrong:
         path.unlink()
-        raise CheckpointError(f"{name} {wrong}: it was deleted; try again, or look whether its origin has changed")
+        raise CheckpointError(f"{name} {wrong}: it was deleted; {remedy}")
     return found
 
 

@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count, takewhile
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -129,22 +128,20 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def _count(shapes: Mapping[str, Shape], name: str) -> int:
-    """For how many i = 0, 1, .. the ``name`` with {} replaced by i exists."""
-    return sum(1 for _ in takewhile(lambda i: name.format(i) in shapes, count()))
+def _count(shapes: Mapping[str, Shape], prefix: str) -> int:
+    """One more than the highest number that follows ``prefix``; a gap shows later as what is lacking."""
+    numbers = [int(key[len(prefix) :].partition(".")[0]) for key in shapes if key.startswith(prefix)]
+    return max(numbers, default=-1) + 1
 
 
 def _unet_config(shapes: Mapping[str, Shape]) -> SwinUNetConfig:
     width = shapes["input_blocks.0.0.weight"][0]
     levels: list[list[int]] = [[]]  # the width of every residual block, by level
-    for i in count(1):
-        block = shapes.get(f"input_blocks.{i}.0.in_layers.2.weight")
-        if block is not None:
-            levels[-1].append(block[0])
-        elif f"input_blocks.{i}.0.op.weight" in shapes:
+    for i in range(1, _count(shapes, "input_blocks.")):
+        if f"input_blocks.{i}.0.op.weight" in shapes:
             levels.append([])
         else:
-            break
+            levels[-1].append(shapes[f"input_blocks.{i}.0.in_layers.2.weight"][0])
     blocks = len(levels[0])
     # A level is its blocks and a halving; the Swin layer follows the first block.
     swins = [f"input_blocks.{1 + level * (blocks + 1)}.1." for level in range(len(levels))]
@@ -156,7 +153,7 @@ def _unet_config(shapes: Mapping[str, Shape]) -> SwinUNetConfig:
         width=width,
         multiples=tuple(widths[0] // width for widths in levels),
         blocks=blocks,
-        swin_depth=_count(shapes, swins[0] + "blocks.{}.norm1.weight"),
+        swin_depth=_count(shapes, f"{swins[0]}blocks."),
         swin_width=swin_width,
         head_width=swin_width // tables[0][1],
         window=windows[0],
@@ -168,12 +165,12 @@ def _unet_config(shapes: Mapping[str, Shape]) -> SwinUNetConfig:
 
 def _vq_config(shapes: Mapping[str, Shape]) -> VQConfig:
     width = shapes["encoder.conv_in.weight"][0]
-    levels = _count(shapes, "encoder.down.{}.block.0.conv1.weight")
+    levels = _count(shapes, "encoder.down.")
     widths = [shapes[f"encoder.down.{level}.block.0.conv1.weight"][0] for level in range(levels)]
     return VQConfig(
         width=width,
         multiples=tuple(each // width for each in widths),
-        blocks=_count(shapes, "encoder.down.0.block.{}.conv1.weight"),
+        blocks=_count(shapes, "encoder.down.0.block."),
         channels=shapes["quant_conv.weight"][0],
         codes=shapes["quantize.embedding.weight"][0],
     )
