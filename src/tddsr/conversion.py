@@ -64,10 +64,12 @@ def named(name: str) -> Path:
         CheckpointError: a file cannot be had, or is not what it should be.
     """
     path = cache_folder() / f"{name}.safetensors"
+    if path.is_file():  # always whole; and a cache may be read-only
+        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
-            if not path.is_file():
+            if not path.is_file():  # nobody else was faster
                 convert(fetch(MODELS[name].file), path, known=name)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
