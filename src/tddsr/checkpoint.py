@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,21 +11,50 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tddsr.files import CheckpointError as CheckpointError
 from tddsr.files import whole_or_nothing
 from tddsr.model import Model, ModelConfig
+from tddsr.networks.autoencoder import VQConfig
+from tddsr.pretrained import SUFFIXES
+from tddsr.registry import MODELS, UNPUBLISHED
 
 _FORMAT = "tddsr-model-1"
-_WEIGHTS = Path(__file__).with_name("weights")
-NAMED_MODELS = {"compact": _WEIGHTS / "compact.safetensors"}
-"""Models that are called by name: those that the package carries."""
-
-
-class CheckpointError(ValueError):
-    """A model file that cannot be used, with the reason."""
-
-
+_AUTOENCODER = "tddsr-autoencoder-1"
 _SPACE = "space."
 """What the names of a learned latent space's weights begin with in a model file."""
+
+_WEIGHTS = Path(__file__).with_name("weights")
+NAMED_MODELS = {"compact": _WEIGHTS / "compact.safetensors"}
+"""Models that are called by name, beside the registered ones: those that the package carries."""
+
+
+def _write(header: dict[str, str], weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
+    stored = {
+        key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
+        for key, value in weights.items()
+    }
+    with whole_or_nothing(path) as temporary:
+        save_file(stored, temporary, metadata=header)
+
+
+def write_model(
+    config: ModelConfig,
+    network: Mapping[str, Tensor],
+    space: Mapping[str, Tensor],
+    path: Path,
+    dtype: torch.dtype = torch.float32,
+    notes: str = "",
+) -> None:
+    """As ``save_model``, from the state dicts of a model that need not be built."""
+    weights = {**network, **{_SPACE + key: value for key, value in space.items()}}
+    _write({"format": _FORMAT, "config": config.model_dump_json(), "notes": notes}, weights, path, dtype)
+
+
+def write_autoencoder(
+    config: VQConfig, weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype = torch.float32, notes: str = ""
+) -> None:
+    """Write a latent space alone, which ``tddsr convert --autoencoder`` takes."""
+    _write({"format": _AUTOENCODER, "config": config.model_dump_json(), "notes": notes}, weights, path, dtype)
 
 
 def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32, notes: str = "") -> None:
@@ -32,23 +62,25 @@ def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32, not
 
     ``notes`` go into the header; ``dtype`` is for weights: whole numbers stay what they are.
     """
-    tensors = model.network.state_dict() | {_SPACE + key: value for key, value in model.space.state_dict().items()}
-    weights = {
-        key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
-        for key, value in tensors.items()
-    }
-    header = {"format": _FORMAT, "config": model.config.model_dump_json(), "notes": notes}
-    with whole_or_nothing(path) as temporary:
-        save_file(weights, temporary, metadata=header)
+    write_model(model.config, model.network.state_dict(), model.space.state_dict(), path, dtype, notes)
 
 
 def _find(name_or_path: str | Path) -> Path:
-    if str(name_or_path) in NAMED_MODELS:
-        return NAMED_MODELS[str(name_or_path)]
-    path = Path(name_or_path)
+    name, path = str(name_or_path), Path(name_or_path)
+    if name in NAMED_MODELS:
+        return NAMED_MODELS[name]
+    if name in MODELS:
+        from tddsr.conversion import named  # stands on this module
+
+        return named(name)
+    if name in UNPUBLISHED:
+        raise CheckpointError(f"no model '{name}': {UNPUBLISHED[name]}")
     if not path.is_file():
-        known = ", ".join(NAMED_MODELS)
+        known = ", ".join([*NAMED_MODELS, *MODELS])
         raise CheckpointError(f"no model '{name_or_path}': neither a file nor one of the named models ({known})")
+    if path.suffix in SUFFIXES:
+        to = path.with_suffix(".safetensors")
+        raise CheckpointError(f"{path} is not a model file of tddsr; make one of it: tddsr convert {path} -o {to}")
     return path
 
 

@@ -63,7 +63,7 @@ def upscale(
     ] = None,
     scale: Annotated[float, typer.Option(min=1, max=8, help="how many times as large")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="chooses the noise")] = 0,
-    model: Annotated[str, typer.Option(help="a named model or a model file")] = "compact",
+    model: Annotated[str, typer.Option(help="compact, resshift, sinsr .. or a model file")] = "compact",
     steps: Annotated[int | None, typer.Option(min=1, help="evaluations; by default the model's own number")] = None,
     sampler: Annotated[SamplerName, typer.Option(help="with many steps")] = SamplerName.deterministic,
     device: DeviceOption = "auto",
@@ -175,18 +175,34 @@ def train(
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="MODEL", help="a named model or a model file")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="the new model file")],
+    source: Annotated[
+        str, typer.Argument(metavar="MODEL", help="a named model, a model file, or a published checkpoint (.pth)")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="the new file (.safetensors)")],
     half: Annotated[bool, typer.Option("--half", help="store the weights in 16 bit: half the size")] = False,
+    autoencoder: Annotated[
+        Path | None, typer.Option(help="of a published network; without it, the published one is downloaded")
+    ] = None,
+    known: Annotated[
+        str | None,
+        typer.Option("--as", help="how a published network was trained: resshift, resshift-v1, -v2, sinsr, sinsr-v2"),
+    ] = None,
 ) -> None:
-    """Write a model file again, for example at half the size."""
+    """Write a model file again, for example at half the size; or make one of a published checkpoint."""
     import torch
 
     from tddsr.checkpoint import CheckpointError, load_model, read_notes, save_model
+    from tddsr.conversion import convert as convert_published
+    from tddsr.pretrained import SUFFIXES
 
+    dtype = torch.float16 if half else torch.float32
     try:
-        model = load_model(source)
-        save_model(model, output, torch.float16 if half else torch.float32, read_notes(source))
+        if Path(source).suffix in SUFFIXES:
+            convert_published(Path(source), output, autoencoder=autoencoder, known=known, dtype=dtype)
+        elif known or autoencoder:
+            raise CheckpointError(f"--as and --autoencoder are for published checkpoints (.pth), not for {source}")
+        else:
+            save_model(load_model(source), output, dtype, read_notes(source))
     except CheckpointError as error:
         _fail(str(error), code=2)
     except OSError as error:

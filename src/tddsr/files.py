@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+class CheckpointError(ValueError):
+    """A model file that cannot be had or used, with the reason."""
+
+
 @contextlib.contextmanager
 def whole_or_nothing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block ends well it takes ``path``'s place in one move."""
@@ -30,4 +34,8 @@ def whole_or_nothing(path: Path) -> Iterator[Path]:
 
 def file_hash(path: Path) -> str:
     """sha256 of the content, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()

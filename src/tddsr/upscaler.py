@@ -116,7 +116,9 @@ class Upscaler:
         """Load a model by name or from a file.
 
         Args:
-            model: a name (``compact`` comes with the package) or a file of ``tddsr train``.
+            model: a file of ``tddsr train`` or ``tddsr convert``, or a name: ``compact`` comes with the package;
+                ``resshift``, ``sinsr`` and others of ``tddsr.registry.MODELS`` are downloaded the first time, under
+                their own, non-commercial licences.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             dtype: of the network; half precision is for accelerators, a CPU is slow in it.
             tile: largest side of a tile in lr pixels; ``auto`` fits it to memory; None for the whole picture at once.

@@ -63,7 +63,7 @@ class _ResBlock(Recomputed):
         return self.skip_connection(x) + change  # type: ignore[no-any-return]
 
 
-def _relative_position_index(window: int) -> Tensor:
+def relative_position_index(window: int) -> Tensor:
     """(N,N) for the N = window^2 positions of a window: which row of the bias table a pair takes."""
     y, x = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     y, x = y.flatten(), x.flatten()
@@ -81,7 +81,7 @@ class _WindowAttention(nn.Module):
         self.heads = heads
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.register_buffer("relative_position_index", _relative_position_index(window))
+        self.register_buffer("relative_position_index", relative_position_index(window))
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
@@ -101,7 +101,7 @@ class _WindowAttention(nn.Module):
         return self.proj(torch.cat([self._attend(part, b) for part, b in parts if len(part)]))  # type: ignore[no-any-return]
 
 
-def _shift_mask(size: int, window: int) -> Tensor:
+def shift_mask(size: int, window: int) -> Tensor:
     """(windows, N, N): what the official code adds to the logits of shifted windows, at its nominal size.
 
     Not the textbook's mask, which parts what the shift brought together from opposite edges of the picture: here the
@@ -130,7 +130,7 @@ class _SwinBlock(Recomputed):
         hidden = config.mlp_ratio * width
         self.mlp = named(fc1=nn.Conv2d(width, hidden, 1), act=nn.GELU(), fc2=nn.Conv2d(hidden, width, 1))
         if self.shift:
-            self.register_buffer("attn_mask", _shift_mask(size, self.window))
+            self.register_buffer("attn_mask", shift_mask(size, self.window))
 
     def _attention(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape

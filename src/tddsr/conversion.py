@@ -1,0 +1,98 @@
+"""Published checkpoints into model files of ours: a network and its autoencoder, whole, with all that rebuilds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+
+from tddsr.checkpoint import write_autoencoder, write_model
+from tddsr.download import cache_folder
+from tddsr.files import CheckpointError
+from tddsr.model import ModelConfig
+from tddsr.networks.autoencoder import VQConfig
+from tddsr.pretrained import Published, read_published
+from tddsr.registry import AUTOENCODER, MODELS, fetch
+
+
+def convert(
+    source: Path,
+    output: Path,
+    *,
+    autoencoder: Path | None = None,
+    known: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write the published checkpoint ``source`` as a file of ours.
+
+    Args:
+        source: a Swin U-Net, which becomes a model file; or a VQ autoencoder, which becomes a file for ``autoencoder``.
+        output: a safetensors file.
+        autoencoder: of a network: a published checkpoint or a converted one; by default the registered one, fetched.
+        known: as which of the registered ``MODELS`` the network was trained; by default as its file's name says.
+        dtype: of the weights in the file; integer buffers stay as they are.
+
+    Raises:
+        CheckpointError: a file that does not fit, or it is not known how the network was trained.
+        OSError: ``output`` cannot be written.
+    """
+    read = read_published(source)
+    if isinstance(read.config, VQConfig):
+        if known or autoencoder:
+            raise CheckpointError(f"{source} is an autoencoder, which is converted alone: leave the other options away")
+        write_autoencoder(read.config, read.weights, output, dtype, _notes(source))
+        return
+    name = known or next((name for name, model in MODELS.items() if model.file.name == source.name), None)
+    if name not in MODELS:
+        raise CheckpointError(
+            f"{f'{name!r} is no registered model' if name else f'{source} does not tell how it was trained'}: "
+            f"choose --as {', '.join(MODELS)}"
+        )
+    place = autoencoder or fetch(AUTOENCODER)
+    space = _space(place, read.channels)
+    config = ModelConfig(
+        role=MODELS[name].role, network=read.config, space=space.config, schedule=MODELS[name].schedule
+    )
+    write_model(config, read.weights, space.weights, output, dtype, _notes(source, place))
+
+
+def named(name: str) -> Path:
+    """The model file of a registered model: fetched and converted the first time, then from the cache.
+
+    Raises:
+        CheckpointError: a file cannot be had, or is not what it should be.
+    """
+    path = cache_folder() / f"{name}.safetensors"
+    if path.is_file():  # always whole; and a cache may be read-only
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.is_file():  # nobody else was faster
+                convert(fetch(MODELS[name].file), path, known=name)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
+    return path
+
+
+def _space(path: Path, channels: int) -> Published:
+    space = read_published(path)
+    if not isinstance(space.config, VQConfig):
+        raise CheckpointError(f"{path} is not an autoencoder but a network")
+    factor = 1 << (len(space.config.multiples) - 1)
+    if (factor, space.channels) != (4, channels):
+        raise CheckpointError(
+            f"{path} codes pictures at 1/{factor} of their size in {space.channels} channels; "
+            f"the network needs 1/4 and {channels}"
+        )
+    return space
+
+
+def _notes(*sources: Path) -> str:
+    """Where weights come from and, of known files, their licence, which goes wherever they go."""
+    licences = {file.name: file.licence for file in (AUTOENCODER, *(model.file for model in MODELS.values()))}
+    return "; ".join(
+        f"from {path.name}" + (f", {found.name} ({found.url})" if (found := licences.get(path.name)) else "")
+        for path in sources
+    )

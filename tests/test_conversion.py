@@ -1,0 +1,136 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from tddsr import conversion, registry
+from tddsr.checkpoint import CheckpointError, load_model, read_notes
+from tddsr.conversion import convert
+from tddsr.model import Model
+from tddsr.networks.autoencoder import VQAutoencoder
+from tests.derived import SMALL_VQ, small_paper_model
+from tests.server import Server, serving
+from tests.test_cli import call, picture
+
+
+@pytest.fixture(scope="module")
+def official() -> Model:
+    return small_paper_model("student")
+
+
+@pytest.fixture(scope="module")
+def folder(official: Model, tmp_path_factory) -> Path:
+    """The files as their authors publish them, but small."""
+    place: Path = tmp_path_factory.mktemp("published")
+    torch.save({"state_dict": official.network.state_dict()}, place / "SinSR_v1.pth")
+    torch.save(official.network.state_dict(), place / "mine.pth")
+    torch.save(official.space.state_dict(), place / "autoencoder_vq_f4.pth")
+    return place
+
+
+@pytest.fixture
+def server(folder: Path, tmp_path: Path, monkeypatch) -> Iterator[Server]:
+    """Serves them in place of their origins."""
+    monkeypatch.setenv("TDDSR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    with serving(files) as server:
+
+        def moved(file: registry.PublishedFile, known: bool) -> registry.PublishedFile:
+            content = files[file.name]
+            size, digest = (len(content), sha256(content).hexdigest()) if known else (None, None)
+            return replace(file, url=server.url(file.name), size=size, sha256=digest)
+
+        sinsr = registry.MODELS["sinsr"]
+        monkeypatch.setitem(registry.MODELS, "sinsr", replace(sinsr, file=moved(sinsr.file, known=False)))
+        monkeypatch.setattr(conversion, "AUTOENCODER", moved(registry.AUTOENCODER, known=True))
+        yield server
+
+
+def sample(model: Model) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    lr = torch.rand(1, 3, 32, 32, generator=generator) * 2 - 1
+    return model.sample(lr, torch.randn(1, 3, 32, 32, generator=generator))
+
+
+def test_a_published_network_becomes_a_whole_model(folder, official, tmp_path):
+    out = tmp_path / "a.safetensors"
+    convert(folder / "SinSR_v1.pth", out, autoencoder=folder / "autoencoder_vq_f4.pth")
+    model = load_model(out)
+    assert model.config == official.config
+    assert torch.equal(sample(model), sample(official))
+    for name in ("SinSR_v1.pth", "CC BY-NC-SA 4.0", "autoencoder_vq_f4.pth", "S-Lab License 1.0"):
+        assert name in read_notes(out)
+
+
+def test_convert_and_upscale(folder, tmp_path):
+    space, out = tmp_path / "space.safetensors", tmp_path / "half.safetensors"
+    result = call("convert", folder / "autoencoder_vq_f4.pth", "-o", space)
+    assert result.exit_code == 0, result.stderr
+    with safe_open(space, framework="pt") as file:
+        assert file.metadata()["format"] == "tddsr-autoencoder-1"
+        assert type(SMALL_VQ).model_validate_json(file.metadata()["config"]) == SMALL_VQ
+    result = call("convert", folder / "mine.pth", "-o", out, "--autoencoder", space, "--as", "resshift", "--half")
+    assert result.exit_code == 0, result.stderr
+    model = load_model(out)
+    assert (model.config.role, model.schedule.steps) == ("teacher", 4)
+    with safe_open(out, framework="pt") as file:
+        dtypes = {str(file.get_tensor(key).dtype) for key in file.keys()}  # noqa: SIM118
+    assert dtypes == {"torch.float16", "torch.int64"}
+    source = picture(tmp_path / "photo.png")
+    assert call("upscale", source, "--model", out, "--steps", 2).exit_code == 0
+    assert (tmp_path / "photo_x4.png").is_file()
+
+
+def test_a_model_by_name_is_fetched_and_converted_once(server, official, tmp_path, capsys):
+    source = picture(tmp_path / "photo.png")
+    result = call("upscale", source, "--model", "sinsr")
+    assert result.exit_code == 0, result.stderr
+    assert "CC BY-NC-SA 4.0" in result.stderr
+    assert len(server.requests) == 2
+    assert torch.equal(sample(load_model("sinsr")), sample(official))
+    assert capsys.readouterr().err == ""
+    assert len(server.requests) == 2
+
+
+def test_convert_fetches_the_autoencoder(server, folder, official, tmp_path):
+    convert(folder / "mine.pth", tmp_path / "a.safetensors", known="sinsr-v2")
+    assert load_model(tmp_path / "a.safetensors").config == official.config
+    assert len(server.requests) == 1
+
+
+def fails(match: str, *arguments: object) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert match in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_what_cannot_be_converted_is_one_line(folder, tmp_path):
+    out, space = tmp_path / "a.safetensors", folder / "autoencoder_vq_f4.pth"
+    to = ["-o", out, "--autoencoder"]
+    fails("choose --as resshift, ", "convert", folder / "mine.pth", *to, space)
+    fails("'colour' is no registered model", "convert", folder / "mine.pth", *to, space, "--as", "colour")
+    fails("not an autoencoder but a network", "convert", folder / "SinSR_v1.pth", *to, folder / "mine.pth")
+    fails("leave the other options away", "convert", space, *to, space)
+    fails("does not exist", "convert", tmp_path / "none.pth", "-o", out)
+    fails("are for published checkpoints", "convert", "compact", "-o", out, "--as", "sinsr")
+    other = VQAutoencoder(SMALL_VQ.model_copy(update={"channels": 5}))
+    torch.save(other.state_dict(), tmp_path / "other.pth")
+    fails("5 channels", "convert", folder / "SinSR_v1.pth", *to, tmp_path / "other.pth")
+    assert not out.exists()
+
+
+def test_names_and_files_that_cannot_be_loaded_say_what_to_do(folder):
+    with pytest.raises(CheckpointError, match=r"tddsr convert .*mine\.pth -o .*mine\.safetensors"):
+        load_model(folder / "mine.pth")
+    with pytest.raises(CheckpointError, match="tddsr train realsr"):
+        load_model("tddsr-paper")
+    with pytest.raises(CheckpointError, match=r"compact, resshift, .*sinsr-v2"):
+        load_model("no-such-model")
