@@ -360,18 +360,33 @@ def test_every_recipe_trains(name, recipe, distill, random_features, tmp_path):
     """As it is, but for the size of the network, of the patches and of the run."""
     save_model(small_model("student"), tmp_path / "student.safetensors")
     settings = load_recipe(name)
+    compact = name.startswith("compact")
+    patch = 64 if compact else 128
+    data = {"train": recipe.data.train, "part": (0, 1), "patch": patch, "batch": 2, "accumulate": 1, "workers": 0}
     changes = {
         "features": random_features, "out": tmp_path / "out", "steps": 2,
-        "data": {**settings.data.model_dump(), "train": recipe.data.train, "patch": 64, "batch": 2},
-        "validation": {**recipe.validation.model_dump(), "count": 1, "every": 2},
+        "data": {**settings.data.model_dump(), **data},
+        "validation": {**recipe.validation.model_dump(), "count": 1, "every": 2, "crop": patch},
     }  # fmt: skip
+    if not compact:
+        changes["data"]["train"] = changes["validation"]["folder"] = large = tmp_path / "large"
+        large.mkdir()
+        changes["precision"] = "float32"  # half is slow on a CPU
+        for seed in range(2):
+            Image.fromarray(photo(140, 160, seed)).save(large / f"{seed}.png")
+        save_model(small_paper_model(), tmp_path / "paper.safetensors")
     if settings.task == "teacher":
-        changes["model"] = recipe.model
+        changes["model"] = recipe.model if compact else small_paper_model().config
+        changes["start"] = settings.start and tmp_path / "paper.safetensors"
     else:
-        pretrain = {key: min(steps, 1) for key, steps in settings.adversary.pretrain.model_dump().items()}
-        changes["teacher"] = distill.teacher
+        adversary = settings.adversary.model_dump()
+        adversary["pretrain"] = {key: min(steps, 1) for key, steps in adversary["pretrain"].items()}
+        for side in ("hr", "lr"):
+            if adversary[side]["features"] == "dino_vits16":  # no weights here
+                adversary[side] |= {"features": "alexnet", "size": 64}
+        changes["teacher"] = distill.teacher if compact else tmp_path / "paper.safetensors"
         changes["start"] = settings.start and tmp_path / "student.safetensors"
-        changes["adversary"] = {**settings.adversary.model_dump(), "pretrain": pretrain}
+        changes["adversary"] = adversary
     run = prepare(changed(settings, **changes), CPU, QUIET)
     before = [p.detach().clone() for p in run.task.model.parameters()]
     run.run()

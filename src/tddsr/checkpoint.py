@@ -65,7 +65,12 @@ def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32, not
     write_model(model.config, model.network.state_dict(), model.space.state_dict(), path, dtype, notes)
 
 
-def _find(name_or_path: str | Path) -> Path:
+def find_model(name_or_path: str | Path) -> Path:
+    """The file of a model; a registered one is fetched and converted the first time.
+
+    Raises:
+        CheckpointError: no such model, or it cannot be had.
+    """
     name, path = str(name_or_path), Path(name_or_path)
     if name in NAMED_MODELS:
         return NAMED_MODELS[name]
@@ -99,7 +104,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 def read_notes(name_or_path: str | Path) -> str:
     """What ``save_model`` was given as ``notes``: for a trained model, its step and scores."""
-    return _read(_find(name_or_path))[0].get("notes", "")
+    return _read(find_model(name_or_path))[0].get("notes", "")
 
 
 def load_model(
@@ -110,7 +115,7 @@ def load_model(
     Raises:
         CheckpointError: no such model, not one of our files, or its weights do not fit its configuration.
     """
-    path = _find(name_or_path)
+    path = find_model(name_or_path)
     header, weights = _read(path)
     try:
         with torch.device("meta"):  # a large network's random weights take longer than its true ones

@@ -140,8 +140,10 @@ class Recipe(_Section):
         None, description="folder of the feature networks' weights; unset: as ``load_features`` says"
     )
     model: ModelConfig | None = Field(None, description="of a teacher; a student has its teacher's")
-    start: Path | None = Field(None, description="model file to start from; a student starts from its teacher")
-    teacher: Path | None = Field(None, description="model file (distill only)")
+    start: Path | None = Field(
+        None, description="model, by name or file, to start from; unset: a student starts from its teacher"
+    )
+    teacher: Path | None = Field(None, description="model, by name or file (distill only)")
     targets: Path | None = Field(None, description="folder where the teacher's samples are kept for other runs")
     data: DataConfig = DataConfig()
     optim: OptimConfig = OptimConfig()

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tddsr import diffusion, losses, rng
-from tddsr.checkpoint import load_model
+from tddsr.checkpoint import find_model, load_model
 from tddsr.config import Recipe, RecipeError
 from tddsr.files import file_hash
 from tddsr.model import Model
@@ -55,11 +55,12 @@ class DistillTask(Task):
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         assert recipe.teacher is not None  # the recipe's validator saw to it
         self.recipe, self.weights, self.device = recipe, recipe.loss, device
+        self._teacher_hash = file_hash(find_model(recipe.teacher))
         self.teacher = load_model(recipe.teacher, device)
         if self.teacher.config.role != "teacher":
             raise RecipeError(f"{recipe.teacher} is a {self.teacher.config.role}; a student learns from a teacher")
         self.model = _student_of(self.teacher, recipe).place(device).recomputing(recipe.recompute).train()
-        self.origin = file_hash(recipe.teacher) + ("" if recipe.start is None else file_hash(recipe.start))
+        self.origin = self._teacher_hash + ("" if recipe.start is None else file_hash(find_model(recipe.start)))
         self.loss = PictureLoss(recipe.loss, recipe, device)
         self.players = {"model": Player.of(recipe, self.model.network)}
         self._set_up_adversaries()
@@ -85,9 +86,9 @@ class DistillTask(Task):
     def _target_key(self) -> str:
         """All that a batch's target depends on, but the photos, which the cache compares by their lr pictures."""
         recipe = self.recipe
-        data = recipe.data.model_dump(mode="json", exclude={"train", "workers", "distinct"})
-        assert recipe.teacher is not None
-        return json.dumps([file_hash(recipe.teacher), recipe.seed, data, recipe.precision, self.device.type])
+        without = {"train", "part", "workers", "distinct", "accumulate"}
+        data = recipe.data.model_dump(mode="json", exclude=without)
+        return json.dumps([self._teacher_hash, recipe.seed, data, recipe.precision, self.device.type])
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         precision = getattr(torch, self.recipe.precision)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tddsr import diffusion
-from tddsr.checkpoint import load_model
+from tddsr.checkpoint import find_model, load_model
 from tddsr.config import LossConfig, Recipe, RecipeError
 from tddsr.files import file_hash
 from tddsr.model import Model
@@ -60,7 +60,7 @@ class TeacherTask(Task):
         model = Model(recipe.model) if recipe.start is None else load_model(recipe.start)
         if model.config != recipe.model:
             raise RecipeError(f"{recipe.start} is another model than the recipe's: {model.config}")
-        self.origin = "" if recipe.start is None else file_hash(recipe.start)
+        self.origin = "" if recipe.start is None else file_hash(find_model(recipe.start))
         self.model = model.place(device).recomputing(recipe.recompute).train()
         self.model.network.requires_grad_(True)
         self.precision = getattr(torch, recipe.precision)
