@@ -128,7 +128,7 @@ def _decoder(config: VQConfig) -> nn.Sequential:
 class _Codebook(nn.Module):
     def __init__(self, codes: int, channels: int) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(codes, channels)
+        self.embedding = nn.Embedding(codes, channels, _weight=torch.empty(codes, channels))  # no default values first
         nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
 
 

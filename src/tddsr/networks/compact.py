@@ -99,7 +99,8 @@ class CompactNet(nn.Module):
         self.stem_lr = nn.Conv2d(3, widths[0], 3, padding=1)
         self.stem_x = nn.Conv2d(space.channels, widths[0], 3, padding=1, bias=False)
         self.gate = nn.Linear(features, widths[0])
-        nn.init.normal_(self.stem_x.weight, std=0.1 * (9 * space.channels) ** -0.5)
+        # Not normal_: on the meta device, where models are made to be loaded, its first call takes a second of imports.
+        nn.init.trunc_normal_(self.stem_x.weight, std=0.1 * (9 * space.channels) ** -0.5)
         nn.init.zeros_(self.gate.weight)
         nn.init.ones_(self.gate.bias)
 
