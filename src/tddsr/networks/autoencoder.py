@@ -132,9 +132,9 @@ class _Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2))  # type: ignore[no-any-return]
 
-    def banded(self, x: Map) -> Upsampled:
+    def banded(self, x: Map) -> Map:
         assert isinstance(x, Stored)
-        return Upsampled(x, self.conv)
+        return Upsampled(x, self.conv).kept()
 
 
 def _blocks(width_in: int, width: int, count: int) -> nn.Sequential:

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 BYTES = 16 << 20
 """Of a band. Larger ones measured slower: they leave the cache, and their pages are taken from the system anew."""
 
+KEPT = 16
+"""Upsampled maps of more bands than this are not kept, but made again."""
+
 
 @runtime_checkable
 class Banded(Protocol):
@@ -123,10 +126,22 @@ class Upsampled(Map):
         super().__init__(small.data, conv.out_channels, 2 * small.height, 2 * small.width, small.band_bytes)
         assert conv.bias is not None
         self._bias = conv.bias.repeat(2)
+        weight = conv.weight.permute(0, 2, 3, 1)  # channels last, where folding is quick
         # By the parity of the row; both parities of the column in one, (2C,C',2,2).
-        self._kernels = [torch.cat([_fold(_fold(conv.weight, 2, y), 3, x) for x in (0, 1)]) for y in (0, 1)]
-        for band in self.bands():
-            self.gather(self.rows(*band))
+        self._kernels = [
+            torch.cat([_fold(_fold(weight, 1, y), 2, x) for x in (0, 1)]).permute(0, 3, 1, 2) for y in (0, 1)
+        ]
+
+    def kept(self) -> Map:
+        """Make the whole map once, to know its moments, and keep it if it is small."""
+        if self.channels * self.height * self.width * self.like.element_size() <= KEPT * self.band_bytes:
+            stored = self.empty(self.channels)
+            for top, bottom in self.bands():
+                stored.write(top, self.rows(top, bottom))
+            return stored
+        for top, bottom in self.bands():
+            self.gather(self.rows(top, bottom))
+        return self
 
     def rows(self, top: int, bottom: int) -> Tensor:
         rows = empty(self.like, self.channels, bottom - top, self.width)
