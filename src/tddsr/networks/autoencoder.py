@@ -99,7 +99,7 @@ class _Attention(nn.Module):
         out = Stored(x.data, x.band_bytes)
         for top, bottom in x.bands():
             q = self.q(scaled(x.rows(top, bottom), affine))
-            seen = F.scaled_dot_product_attention(*(_sequence(each) for each in (q, k.data, v.data)))
+            seen = F.scaled_dot_product_attention(_sequence(q), _sequence(k.data), _sequence(v.data))
             out.add(top, self.proj_out(seen[:, 0].transpose(1, 2).view(q.shape)))
         return out
 

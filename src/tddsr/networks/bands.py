@@ -99,7 +99,8 @@ class Stored(Map):
     """A map in memory."""
 
     def __init__(self, data: Tensor, band_bytes: int) -> None:
-        super().__init__(data, *data.shape[1:], band_bytes=band_bytes)
+        channels, height, width = data.shape[1:]
+        super().__init__(data, channels, height, width, band_bytes)
         self.data = data
 
     def rows(self, top: int, bottom: int) -> Tensor:
@@ -215,22 +216,26 @@ def run(network: nn.Sequential, x: Tensor, band_bytes: int = BYTES) -> Tensor:
         x: is not changed.
         band_bytes: rows of a map that are worked on at a time, in bytes. Whatever it is, the results are the same.
     """
+    return torch.cat([_run(network, picture, band_bytes) for picture in torch.split(x, 1)])
+
+
+def _run(network: nn.Sequential, x: Tensor, band_bytes: int) -> Tensor:
     first, *layers, norm, _, last = _layers(network)
     assert isinstance(first, nn.Conv2d)
     assert isinstance(norm, nn.GroupNorm)
     assert isinstance(last, nn.Conv2d)
-    results = []
-    for picture in x.split(1):
-        given = Stored(picture, band_bytes)
-        start = given.empty(first.out_channels)
-        for top, _, rows in convolved(given, first):
-            start.write(top, rows)
-        current: Map = start
-        for layer in layers:
-            assert isinstance(layer, Banded)
-            current = layer.banded(current)
-        results.append(torch.cat([rows for _, _, rows in convolved(current, last, norm)], dim=2))
-    return torch.cat(results)
+    current: Map = _first(Stored(x, band_bytes), first)
+    for layer in layers:
+        assert isinstance(layer, Banded)
+        current = layer.banded(current)
+    return torch.cat([rows for _, _, rows in convolved(current, last, norm)], dim=2)
+
+
+def _first(x: Map, conv: nn.Conv2d) -> Stored:
+    out = x.empty(conv.out_channels)
+    for top, _, rows in convolved(x, conv):
+        out.write(top, rows)
+    return out
 
 
 def _layers(network: nn.Sequential) -> Iterator[nn.Module]:
