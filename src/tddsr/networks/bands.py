@@ -51,7 +51,8 @@ class Map(ABC):
 
     def __init__(self, like: Tensor, channels: int, height: int, width: int, band_bytes: int) -> None:
         self.like, self.channels, self.height, self.width, self.band_bytes = like, channels, height, width, band_bytes
-        self._moments: list[tuple[int, Tensor, Tensor]] = []
+        self._gathered = 0
+        self._mean, self._variance = torch.zeros(2, channels, device=like.device)
 
     @abstractmethod
     def rows(self, top: int, bottom: int) -> Tensor:
@@ -69,23 +70,30 @@ class Map(ABC):
             yield top, min(top + height, self.height)
 
     def gather(self, rows: Tensor) -> None:
-        """Take rows into the moments: mean and variance of each channel, in float32."""
+        """Take rows into mean and variance of each channel, in float32 (Chan et al. 1983): no large squares cancel.
+
+        In place, as what outlives a band would sit in the way of the next band's memory.
+        """
         rows = rows.float()
         if rows.is_cpu:  # where var_mean takes 12 times as long
             mean, variance = torch.batch_norm_update_stats(rows, None, None, 0.0)
         else:
             variance, mean = torch.var_mean(rows, dim=(0, 2, 3), correction=0)
-        self._moments.append((rows.shape[2], mean, variance))
+        self._gathered += rows.shape[2]
+        share = rows.shape[2] / self._gathered
+        self._variance.lerp_(variance, share).add_((mean - self._mean).square_(), alpha=share * (1 - share))
+        self._mean.lerp_(mean, share)
 
     def affine(self, norm: nn.GroupNorm) -> Affine:
-        """``norm`` of the map, all of whose rows were gathered. No large squares cancel: variances are of bands."""
-        counts, means, variances = zip(*self._moments, strict=True)
-        mean, variance = (torch.stack(m).view(len(counts), norm.num_groups, -1) for m in (means, variances))
-        share = torch.tensor(counts, device=mean.device)[:, None, None] / (sum(counts) * mean.shape[2])
-        centre = (share * mean).sum(dim=(0, 2))[:, None]
-        spread = (share * (variance + (mean - centre).square())).sum(dim=(0, 2))[:, None]
-        scale = norm.weight.float().view(len(centre), -1) * (spread + norm.eps).rsqrt()
-        shift = norm.bias.float().view(len(centre), -1) - scale * centre
+        """``norm`` of the map, all of whose rows were gathered."""
+        assert self._gathered == self.height
+        mean, variance, weight, bias = (
+            each.float().view(norm.num_groups, -1) for each in (self._mean, self._variance, norm.weight, norm.bias)
+        )
+        centre = mean.mean(dim=1, keepdim=True)
+        spread = (variance + (mean - centre).square()).mean(dim=1, keepdim=True)
+        scale = weight * (spread + norm.eps).rsqrt()
+        shift = bias - scale * centre
         return Affine(scale.view(1, -1, 1, 1), shift.view(1, -1, 1, 1))
 
 
@@ -224,16 +232,16 @@ def _run(network: nn.Sequential, x: Tensor, band_bytes: int) -> Tensor:
     assert isinstance(first, nn.Conv2d)
     assert isinstance(norm, nn.GroupNorm)
     assert isinstance(last, nn.Conv2d)
-    current: Map = _first(Stored(x, band_bytes), first)
+    current: Map = _convolve(Stored(x, band_bytes), first)
     for layer in layers:
         assert isinstance(layer, Banded)
         current = layer.banded(current)
-    return torch.cat([rows for _, _, rows in convolved(current, last, norm)], dim=2)
+    return _convolve(current, last, norm).data
 
 
-def _first(x: Map, conv: nn.Conv2d) -> Stored:
+def _convolve(x: Map, conv: nn.Conv2d, norm: nn.GroupNorm | None = None) -> Stored:
     out = x.empty(conv.out_channels)
-    for top, _, rows in convolved(x, conv):
+    for top, _, rows in convolved(x, conv, norm):
         out.write(top, rows)
     return out
 
