@@ -1,7 +1,7 @@
 """The paper scale's latent space: a VQ-f4 autoencoder as in latent diffusion (Esser et al. 2021, Rombach et al. 2022).
 
 State-dict names and shapes are those of the published ``autoencoder_vq_f4`` weights. GroupNorm and attention see the
-whole picture, so a pixel depends on every other.
+whole picture, so a pixel depends on every other. Without gradients every layer runs in bands of rows (see ``bands``).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from tddsr.networks import bands
+from tddsr.networks.bands import Map, Stored, Upsampled, convolved, empty, padded, scaled
 from tddsr.networks.layers import GROUPS, Recomputed, Upsample, conv3, named, norm
 from tddsr.networks.space import LatentSpace
 
@@ -51,6 +53,23 @@ class _ResBlock(Recomputed):
         change = self.conv2(F.silu(self.norm2(change)))
         return self.nin_shortcut(x) + change  # type: ignore[no-any-return]
 
+    def banded(self, x: Map) -> Stored:
+        change = x.empty(self.conv1.out_channels)
+        in_place = isinstance(x, Stored) and isinstance(self.nin_shortcut, nn.Identity)
+        out = Stored(x.like, x.band_bytes) if in_place else x.empty(self.conv2.out_channels)
+        for top, rows, result in convolved(x, self.conv1, self.norm1):
+            change.write(top, result)
+            if not in_place:
+                out.rows(top, top + rows.shape[2]).copy_(self.nin_shortcut(rows))
+        for top, _, result in convolved(change, self.conv2, self.norm2):
+            out.add(top, result)
+        return out
+
+
+def _sequence(x: Tensor) -> Tensor:
+    """(B,C,h,w) -> (B,1,hw,C). Contiguous, or the fused kernel declines; free of cost in channels-last order."""
+    return x.flatten(2).transpose(1, 2).contiguous()[:, None]
+
 
 class _Attention(Recomputed):
     """Every position looks at every other, with one head; fused, so never all pairs in memory at once."""
@@ -65,15 +84,49 @@ class _Attention(Recomputed):
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm(x)
-        # (B,C,h,w) -> (B,1,hw,C). Contiguous, or the fused kernel declines; free of cost in channels-last order.
-        q, k, v = (f(normed).flatten(2).transpose(1, 2).contiguous()[:, None] for f in (self.q, self.k, self.v))
+        q, k, v = (_sequence(f(normed)) for f in (self.q, self.k, self.v))
         seen = F.scaled_dot_product_attention(q, k, v)[:, 0].transpose(1, 2)
         return x + self.proj_out(seen.view(x.shape))  # type: ignore[no-any-return]
 
+    def banded(self, x: Map) -> Stored:
+        """Keys and values of the whole picture, then queries band by band."""
+        assert isinstance(x, Stored)
+        affine = x.affine(self.norm)
+        k, v = x.empty(x.channels), x.empty(x.channels)
+        for top, bottom in x.bands():
+            normed = scaled(x.rows(top, bottom), affine)
+            k.rows(top, bottom).copy_(self.k(normed))
+            v.rows(top, bottom).copy_(self.v(normed))
+        out = Stored(x.data, x.band_bytes)
+        for top, bottom in x.bands():
+            q = self.q(scaled(x.rows(top, bottom), affine))
+            seen = F.scaled_dot_product_attention(_sequence(q), _sequence(k.data), _sequence(v.data))
+            out.add(top, self.proj_out(seen[:, 0].transpose(1, 2).view(q.shape)))
+        return out
 
-def _downsample(width: int) -> nn.Sequential:
+
+class _Downsample(nn.Module):
     """(B,width,h,w) -> (B,width,h/2,w/2). Padded at the right and bottom alone, unlike in the U-Net."""
-    return named(pad=nn.ZeroPad2d((0, 1, 0, 1)), conv=nn.Conv2d(width, width, 3, stride=2))
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))  # type: ignore[no-any-return]
+
+    def banded(self, x: Map) -> Stored:
+        out = Stored(empty(x.like, x.channels, x.height // 2, x.width // 2), x.band_bytes)
+        for top, bottom in x.bands(step=2):
+            rows = x.rows(top, min(bottom + 1, x.height))
+            out.write(top // 2, self.conv(padded(rows, 0, bottom + 1 - top, right=1)))
+        return out
+
+
+class _Upsample(Upsample):
+    def banded(self, x: Map) -> Map:
+        assert isinstance(x, Stored)
+        return Upsampled(x, self.conv).kept()
 
 
 def _blocks(width_in: int, width: int, count: int) -> nn.Sequential:
@@ -90,7 +143,7 @@ def _encoder(config: VQConfig) -> nn.Sequential:
     before = config.width
     for multiple in config.multiples:
         if len(down):
-            down[-1].add_module("downsample", _downsample(before))
+            down[-1].add_module("downsample", _Downsample(before))
         width = config.width * multiple
         down.append(named(block=_blocks(before, width, config.blocks)))
         before = width
@@ -112,7 +165,7 @@ def _decoder(config: VQConfig) -> nn.Sequential:
         width = config.width * multiple
         level = named(block=_blocks(before, width, config.blocks + 1))
         if index:
-            level.add_module("upsample", Upsample(width))
+            level.add_module("upsample", _Upsample(width))
         up.add_module(str(index), level)
         before = width
     return named(
@@ -137,9 +190,11 @@ class VQAutoencoder(LatentSpace):
 
     A latent is continuous, as the encoder gives it; only ``decode`` takes each of its pixels to the nearest code.
     ``halo`` None: there is no bound to what a pixel depends on, so tiles differ from the whole picture.
+    ``band_bytes``: without gradients, every layer works on so much of a map at a time; results do not depend on it.
     """
 
     halo = None
+    band_bytes: int = bands.BYTES
 
     def __init__(self, config: VQConfig | None = None) -> None:
         super().__init__()
@@ -169,7 +224,7 @@ class VQAutoencoder(LatentSpace):
             raise ValueError(
                 f"image is {height}x{width}; the autoencoder needs multiples of {self.factor}: pad it first"
             )
-        return self.quant_conv(self.encoder(image))  # type: ignore[no-any-return]
+        return self.quant_conv(self._run(self.encoder, image))  # type: ignore[no-any-return]
 
     def codes(self, latent: Tensor) -> Tensor:
         """(B,channels,h,w) -> (B,h,w) int64: the number of the nearest code, compared in float32."""
@@ -196,4 +251,9 @@ class VQAutoencoder(LatentSpace):
             latent: as ``encode`` or a network gives it.
             quantise: False decodes the latent as it is.
         """
-        return self.decoder(self.post_quant_conv(self.quantise(latent) if quantise else latent))  # type: ignore[no-any-return]
+        return self._run(self.decoder, self.post_quant_conv(self.quantise(latent) if quantise else latent))
+
+    def _run(self, network: nn.Sequential, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return network(x)  # type: ignore[no-any-return]
+        return bands.run(network, x, self.band_bytes)
