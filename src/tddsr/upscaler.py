@@ -39,8 +39,9 @@ class _Footprint(NamedTuple):
 
 _EXACT = _Footprint(3500, 2**30)
 """The compact network (benchmarks/upscale.py)."""
-_BLENDED = _Footprint(25_000, 6 * 2**30)
-"""The paper's networks (benchmarks/paper_scale.py), which see all of a tile: the larger, the better."""
+_BLENDED = _Footprint(26_000, 2**31)
+"""The paper's networks (benchmarks/paper_scale.py), which see all of a tile. Larger ones are nearer to the whole, but
+attention over all pairs of pixels makes them slow: 256x256 is the size that this leads to on a CPU."""
 
 _SMALLEST_TILE = 32
 
@@ -213,7 +214,8 @@ class Upscaler:
         pixels = budget // per_pixel
         if height * width <= pixels:
             return None
-        return max(math.isqrt(pixels) - 2 * (halo or 0), _SMALLEST_TILE)
+        side = math.isqrt(pixels) - 2 * (halo or 0)
+        return max(side // self.model.multiple * self.model.multiple, _SMALLEST_TILE)
 
     def _enlarge(
         self, rgb: Pixels, scale: float, seed: int, steps: int, sampler: Sampler, progress: Progress | None
