@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from tddsr import upscaler as module
+from tddsr.checkpoint import save_model
 from tddsr.images import ImageError
 from tddsr.model import Model
 from tddsr.upscaler import Upscaler, output_path
@@ -59,6 +60,31 @@ def test_networks_that_see_the_whole_picture_are_blended_from_overlapping_tiles(
     # Where one tile alone counts, its pixels are those of that part of the picture by itself: noise is by place.
     alone = Upscaler(model, tile=None)(picture[:, :64])
     assert difference(large[:, :170], alone[:, :170]) <= 1
+
+
+def test_half_precision_that_overflows_goes_on_in_float32(student, monkeypatch):
+    picture, sample = photo(24, 32), Model.sample
+    expected = Upscaler(student)(picture)
+    upscaler = Upscaler(student.place("cpu", torch.bfloat16))
+    assert difference(upscaler(picture), expected) < 25
+    assert upscaler.weight.dtype == torch.bfloat16
+
+    def overflowing(self, *arguments):
+        hr = sample(self, *arguments)
+        return hr if hr.dtype == torch.float32 else hr / 0
+
+    monkeypatch.setattr(Model, "sample", overflowing)
+    with pytest.warns(RuntimeWarning, match="float32"):
+        result = upscaler(picture)
+    assert upscaler.weight.dtype == torch.float32
+    assert difference(result, expected) < 10  # its weights were rounded
+
+
+@pytest.mark.slow  # the compiler takes a minute
+def test_a_compiled_network_gives_the_same_pixels(tmp_path, student):
+    save_model(student, tmp_path / "a.safetensors")
+    plain, compiled = (Upscaler.load(tmp_path / "a.safetensors", compiled=c)(photo(24, 32)) for c in (False, True))
+    assert difference(plain, compiled) <= 1
 
 
 def test_a_part_of_a_picture_has_the_noise_of_its_place(upscaler):

@@ -25,6 +25,14 @@ class SamplerName(str, Enum):
     stochastic = "stochastic"
 
 
+class TypeName(str, Enum):
+    """Values of --dtype."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 class PresetName(str, Enum):
     """Values of --preset."""
 
@@ -67,11 +75,14 @@ def upscale(
     steps: Annotated[int | None, typer.Option(min=1, help="evaluations; by default the model's own number")] = None,
     sampler: Annotated[SamplerName, typer.Option(help="with many steps")] = SamplerName.deterministic,
     device: DeviceOption = "auto",
+    dtype: Annotated[TypeName, typer.Option(help="half precision is for accelerators")] = TypeName.float32,
+    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the network, for many pictures")] = False,
     tile: Annotated[str, typer.Option(help="auto, none, or the side of a tile in input pixels")] = "auto",
     overwrite: OverwriteOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="one line of JSON for each picture")] = False,
 ) -> None:
     """Enlarge pictures. A picture that fails is reported, the others go on, and the exit code is 1."""
+    import torch
     from rich.console import Console
     from rich.progress import Progress
 
@@ -79,7 +90,13 @@ def upscale(
     from tddsr.upscaler import Upscaler, output_path
 
     try:
-        upscaler = Upscaler.load(model, device=device, tile=_tile(tile))  # type: ignore[arg-type]
+        upscaler = Upscaler.load(
+            model,
+            device=device,
+            dtype=getattr(torch, dtype.value),
+            tile=_tile(tile),  # type: ignore[arg-type]
+            compiled=compiled,
+        )
         if steps is not None:
             upscaler.model.check_steps(steps)
     except ValueError as error:

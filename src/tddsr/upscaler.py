@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
@@ -113,6 +114,7 @@ class Upscaler:
         device: str = "auto",
         dtype: torch.dtype = torch.float32,
         tile: Tile = "auto",
+        compiled: bool = False,
     ) -> Upscaler:
         """Load a model by name or from a file.
 
@@ -121,14 +123,19 @@ class Upscaler:
                 ``resshift``, ``sinsr`` and others of ``tddsr.registry.MODELS`` are downloaded the first time, under
                 their own, non-commercial licences.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-            dtype: of the network; half precision is for accelerators, a CPU is slow in it.
+            dtype: of the network; half precision is for accelerators, a CPU is slow in it. Where it gives infinities,
+                the model goes on in float32.
             tile: largest side of a tile in lr pixels; ``auto`` fits it to memory; None for the whole picture at once.
+            compiled: run the network through ``torch.compile``: the first picture of each size takes a minute more.
 
         Raises:
             CheckpointError: no such model, or the file cannot be used.
             ValueError: no such device, or an impossible tile.
         """
-        return cls(load_model(model, pick_device(device), dtype), tile)
+        loaded = load_model(model, pick_device(device), dtype)
+        if compiled:
+            loaded.network.compile()
+        return cls(loaded, tile)
 
     def __call__(
         self,
@@ -299,6 +306,11 @@ class Upscaler:
         lr = (pixels.to(self.weight) * 2 - 1).contiguous(memory_format=torch.channels_last)
         step_noise = (lambda t: noise(_STEP_NOISE, t)) if sampler == "stochastic" else None
         hr = self.model.sample(lr, noise(_START_NOISE), steps, step_noise)
+        if hr.dtype != torch.float32 and not hr.isfinite().all():
+            warnings.warn(f"{hr.dtype} gave infinities; going on in float32", RuntimeWarning, stacklevel=2)
+            self.model.place(self.weight.device)
+            self.weight = next(self.model.parameters())
+            return self._run_tile(pixels, box, seed, steps, sampler)
         return hr / 2 + 0.5
 
 
