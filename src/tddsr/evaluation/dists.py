@@ -51,7 +51,8 @@ class DISTS(nn.Module):
             texture = (2 * mean_x * mean_y + 1e-6) / (mean_x**2 + mean_y**2 + 1e-6)
             similarity.append(torch.stack([texture, (2 * covariance + 1e-6) / (variances + 1e-6)]))
         texture, structure = torch.cat(similarity, dim=2)
-        return 1 - (texture * self.alpha + structure * self.beta).sum(dim=1)
+        similar: Tensor = (texture * self.alpha + structure * self.beta).sum(dim=1)
+        return 1 - similar
 
     def _levels(self, image: Tensor) -> list[Tensor]:
         """The picture in [0,1], then the levels that LPIPS taps, of a network that shrinks without aliasing."""

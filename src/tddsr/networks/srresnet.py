@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from pickle import UnpicklingError
-
-import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
-
-from tddsr.files import CheckpointError
 
 
 class _Block(nn.Module):
@@ -44,34 +35,3 @@ class SRResNet(nn.Module):
             x = F.leaky_relu(F.pixel_shuffle(layer(x), 2), 0.1)
         change: Tensor = self.conv_last(F.leaky_relu(self.conv_hr(x), 0.1))
         return change + F.interpolate(lr, scale_factor=4, mode="bilinear", align_corners=False)
-
-
-def load_srresnet(path: Path) -> SRResNet:
-    """Read a file of weights; width and depth are those of its shapes.
-
-    Args:
-        path: a PyTorch checkpoint, bare or below ``params_ema`` or ``params``, or safetensors. It cannot run code.
-
-    Raises:
-        CheckpointError: no such file, or not such a network enlarging four times.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            weights = load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: cannot be read as a file of weights ({reason})") from error
-    for wrapper in ("params_ema", "params"):
-        if isinstance(weights, dict) and wrapper in weights:
-            weights = weights[wrapper]
-    blocks = {int(found[1]) for key in weights if (found := re.match(r"body\.(\d+)\.conv1\.weight$", str(key)))}
-    try:
-        network = SRResNet(len(weights["conv_first.weight"]), len(blocks))
-        network.load_state_dict(weights)
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: not SRResNet's weights for x4 (conv_first, body.N.conv1, upconv1, upconv2, conv_hr, conv_last)"
-        ) from error
-    return network.eval().requires_grad_(False)
