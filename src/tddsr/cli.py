@@ -288,7 +288,7 @@ def evaluate(
         where = pick_device(device)
         names = [name for value in metrics or [] for name in value.replace(",", " ").split()]
         chosen = scores.choose(names, truth=hr is not None)
-        protocol = Protocol(crop, border, colour.value, chosen_tile, seeds, where.type)  # type: ignore[arg-type]
+        protocol = Protocol(crop, border, colour.value, chosen_tile, seeds, where.type)
         methods, unavailable = baselines.find_methods(specs, where, chosen_tile)  # type: ignore[arg-type]
     except ValueError as error:
         _fail(str(error), code=2)

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from tddsr import images
-from tddsr.checkpoint import NAMED_MODELS
+from tddsr.checkpoint import find_model
 from tddsr.evaluation.pairs import Pair, PairError, by_name, centre_by_blocks
 from tddsr.files import CheckpointError, file_hash
 from tddsr.images import ImageError, Pixels
@@ -93,26 +93,20 @@ def find_method(spec: str, device: torch.device | str = "auto", tile: Tile = "au
     name, found, rest = spec.partition("=")
     if not found or Path(spec).exists():
         name, rest = "", spec
-    elif not _NAME.fullmatch(name) or name.lower() in RESERVED:
-        raise ValueError(
-            f"'{name}' cannot be a method's name: use letters, digits and .@+()- and not {' or '.join(RESERVED)}"
-        )
     if Path(rest).is_dir():
         if not name:
-            raise ValueError(f"{rest} is a folder; say what its pictures are called: NAME={rest}")
+            raise ValueError(f"{rest} is a folder; say how the table shall call its pictures: NAME={rest}")
         return name, Method(rest, finished(Path(rest)))
     if rest in PLAIN:
         return name or rest, Method(rest, PLAIN[rest])
     kind, _, file = rest.partition(":")
     if kind in _FOREIGN and file:
-        where = _device(device)
+        where = pick_device(str(device))
         if not Path(file).is_file():
             raise MethodUnavailableError(f"{rest}: there is no file {file}; put the weights there")
         return name or Path(file).stem, Method(
-            rest, _network(_FOREIGN[kind](Path(file), where), where), digest=_digest(file)
+            rest, _network(_FOREIGN[kind](Path(file), where), where), digest=_digest(Path(file))
         )
-    if found and name and "/" in rest and "." not in Path(rest).name:
-        raise MethodUnavailableError(f"{rest}: no such folder of finished pictures")
     return _model(rest, name, device, tile)
 
 
@@ -130,8 +124,13 @@ def find_methods(
         try:
             name, method = find_method(spec, device, tile)
         except MethodUnavailableError as error:
-            unavailable[spec] = str(error)
+            unavailable[spec.partition("=")[0]] = str(error)
             continue
+        if not _NAME.fullmatch(name) or name.lower() in RESERVED:
+            raise ValueError(
+                f"'{name}' cannot be a method's name, which may have letters, digits and .@+()-, and is not "
+                f"{' or '.join(RESERVED)}; give another: NAME={method.spec}"
+            )
         if name in found:
             raise ValueError(
                 f"two methods are called {name}; give one another name: NAME={spec.partition('=')[2] or spec}"
@@ -159,10 +158,9 @@ def _model(spec: str, name: str, device: torch.device | str, tile: Tile) -> tupl
             pair.lr, seed=seed, steps=steps, sampler="stochastic" if sampler == "stochastic" else "deterministic"
         )
 
-    file = NAMED_MODELS.get(model, Path(model))
     label = Path(model).stem if Path(model).is_file() else model
     return name or "-".join(filter(None, [f"{label}@{digits}" if digits else label, sampler])), Method(
-        spec, enlarge, steps, noisy=True, digest=_digest(file)
+        spec, enlarge, steps, noisy=True, digest=_digest(find_model(model))
     )
 
 
@@ -248,9 +246,5 @@ _FOREIGN: dict[str, Callable[[Path, torch.device], Callable[[Tensor], Tensor]]] 
 }
 
 
-def _device(device: torch.device | str) -> torch.device:
-    return pick_device(str(device))
-
-
-def _digest(file: str | Path) -> str | None:
-    return file_hash(Path(file))[:16] if Path(file).is_file() else None
+def _digest(file: Path) -> str:
+    return file_hash(file)[:16]

@@ -97,7 +97,7 @@ class Protocol:
         if paired:
             border = f"{self.border} pixels of border" if self.border else "no border"
             colour = "Y of BT.601 studio range" if self.colour == "y" else "RGB"
-            parts += [f"{border} cropped and {colour} for PSNR and SSIM", "LPIPS v0.1 (lower is better)"]
+            parts += [f"{border} cropped and {colour} for PSNR and SSIM", "LPIPS v0.1 and DISTS of whole outputs"]
         if "NIQE" in scores.loaded:
             without = sum("NIQE" not in row.values for row in rows)
             gaps = f", not defined for {without} of {len(rows)} outputs: too small or too flat" if without else ""
