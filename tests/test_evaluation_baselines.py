@@ -31,7 +31,8 @@ def test_plain_enlargements_keep_flat_pictures_and_shrink_back(name):
     called, method = find_method(name)
     assert (called, method.steps, method.noisy) == (name, None, False)
     big = method.enlarge(PAIR, 0)
-    assert (big.shape, big.dtype) == ((48, 80, 3), np.uint8)
+    assert big.shape == (48, 80, 3)
+    assert big.dtype == np.uint8
     blocks = big.reshape(12, 4, 20, 4, 3).mean(axis=(1, 3))
     assert np.abs(blocks - LR)[2:-2, 2:-2].mean() < 5
     flat = Pair("flat", np.full((8, 8, 3), 77, np.uint8), None, (8, 8))
@@ -160,18 +161,19 @@ class _Loader:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def load_from_file(self, path: str) -> torch.nn.Module:
-        if "broken" in path:
+    def load_from_state_dict(self, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
+        if "scale" not in weights:
             raise RuntimeError("unsupported\nmodel")
         model = _Descriptor()
-        model.scale = 2 if "x2" in path else 4
+        model.scale = int(weights["scale"])
         return model
 
 
 def test_spandrel_reads_other_networks(tmp_path, monkeypatch):
     """Its interface stands in for it: the package needs torchvision."""
-    for name in ("esrgan.pth", "x2.pth", "broken.pth"):
-        (tmp_path / name).write_bytes(b"weights")
+    for name, weights in {"esrgan": {"scale": 4}, "x2": {"scale": 2}, "other": {"width": 3}}.items():
+        torch.save({key: torch.tensor(value) for key, value in weights.items()}, tmp_path / f"{name}.pth")
+    torch.save({"scale": print}, tmp_path / "code.pth")
     monkeypatch.setitem(sys.modules, "spandrel", None)
     with pytest.raises(MethodUnavailableError, match="pip install spandrel"):
         find_method(f"spandrel:{tmp_path / 'esrgan.pth'}", "cpu")
@@ -180,6 +182,10 @@ def test_spandrel_reads_other_networks(tmp_path, monkeypatch):
     name, method = find_method(f"Real-ESRGAN=spandrel:{tmp_path / 'esrgan.pth'}", "cpu")
     assert name == "Real-ESRGAN"
     assert np.array_equal(method.enlarge(PAIR, 0), PLAIN["nearest"](PAIR, 0))
-    for file, reason in (("x2.pth", "does not enlarge four times"), ("broken.pth", "unsupported model")):
+    for file, reason in (
+        ("x2.pth", "does not enlarge four times"),
+        ("other.pth", "unsupported model"),
+        ("code.pth", "could run code"),
+    ):
         with pytest.raises(MethodUnavailableError, match=reason):
             find_method(f"spandrel:{tmp_path / file}", "cpu")

@@ -1,17 +1,18 @@
 """``tddsr eval``: its files, going on, and what it says of what cannot be scored."""
 
 import csv
+import io
 import json
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from tddsr.checkpoint import save_model
 from tddsr.cli import app
@@ -25,8 +26,8 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["eval", *map(str, arguments)])
 
 
-def result(folder: Path) -> dict:
-    content: dict = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+def result(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return content
 
 
@@ -271,25 +272,30 @@ def test_packages_that_are_there_are_used(tmp_path, monkeypatch):
     """Their interfaces stand in for them: they need torchvision."""
 
     class Inception(torch.nn.Module):
-        def __init__(self, name: str, features: list[str], weights: str) -> None:
+        def __init__(self, name: str, features: list[str], weights: io.BytesIO) -> None:
             super().__init__()
-            assert (features, weights) == (["2048"], str(tmp_path / INCEPTION))
+            self.bias = torch.nn.Parameter(torch.zeros(3))
+            assert features == ["2048"]
+            self.load_state_dict(torch.load(weights, weights_only=False))
 
         def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
             assert image.dtype == torch.uint8
-            return (image.float().mean(dim=(2, 3)),)
+            return (image.float().mean(dim=(2, 3)) + self.bias,)
 
     module = "torch_fidelity.feature_extractor_inceptionv3"
     monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
     monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(FeatureExtractorInceptionV3=Inception))
     made = types.SimpleNamespace(create_metric=lambda name, device: lambda image: image.mean(dim=(1, 2, 3))[:, None])
     monkeypatch.setitem(sys.modules, "pyiqa", made)
-    (tmp_path / INCEPTION).write_bytes(b"weights")
+    torch.save({"bias": torch.ones(3)}, tmp_path / INCEPTION)
     scores = load_scores([METRICS[name] for name in ("CLIPIQA", "MUSIQ", "FID")], Setting(features=tmp_path))
     assert scores.missing == {}
     image = torch.rand(2, 3, 8, 8)
     assert torch.allclose(scores.loaded["MUSIQ"](image, None), image.mean(dim=(1, 2, 3)))
-    assert scores.loaded["FID"](image, None).shape == (2, 3)
+    expected = (image * 255).round().mean(dim=(2, 3)) + 1
+    assert torch.allclose(scores.loaded["FID"](image, None), expected)
+    torch.save({"bias": print}, tmp_path / INCEPTION)
+    assert "could run code" in load_scores([METRICS["FID"]], Setting(features=tmp_path)).missing["FID"]
 
 
 def test_a_distance_of_sets_compares_with_the_truth_seed_by_seed(sets, student, tmp_path, monkeypatch):

@@ -232,7 +232,7 @@ def _spandrel(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
             f"spandrel:{path} needs the package spandrel, which needs torchvision: pip install spandrel ({error})"
         ) from error
     try:
-        model = spandrel.ModelLoader(device=device).load_from_file(str(path))
+        model = spandrel.ModelLoader(device=device).load_from_state_dict(read_weights(path))
     except Exception as error:  # it raises whatever it happened upon in a file
         raise MethodUnavailableError(f"{path}: spandrel cannot read it ({' '.join(str(error).split())})") from error
     if getattr(model, "scale", None) != 4 or not isinstance(model, spandrel.ImageModelDescriptor):

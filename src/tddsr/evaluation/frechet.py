@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tddsr.files import CheckpointError
 from tddsr.networks.features import FEATURES_FOLDER, WeightsError, load_features
+from tddsr.pretrained import read_weights
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 """Inception's weights as torch-fidelity publishes them: the original TensorFlow ones, which FID is defined by."""
@@ -69,9 +71,13 @@ def inception(folder: Path | None, device: torch.device) -> Features:
         fidelity: Any = import_module("torch_fidelity.feature_extractor_inceptionv3")
     except (ImportError, RuntimeError) as error:  # a torchvision that does not fit this torch is a RuntimeError
         raise WeightsError(f"{remedy} ({error})") from error
+    copy = io.BytesIO()
     try:
-        network: Any = fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(file))
-    except (OSError, RuntimeError, UnpicklingError) as error:
+        # The package would run whatever code the file holds; so it gets a file of ours, with the weights alone.
+        torch.save(read_weights(file), copy)
+        copy.seek(0)
+        network: Any = fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], copy)
+    except (CheckpointError, RuntimeError) as error:
         raise WeightsError(f"{file} is not Inception's weights: {error}") from error
     network = network.to(device).eval()
 
