@@ -52,7 +52,7 @@ class DISTS(nn.Module):
             similarity.append(torch.stack([texture, (2 * covariance + 1e-6) / (variances + 1e-6)]))
         texture, structure = torch.cat(similarity, dim=2)
         similar: Tensor = (texture * self.alpha + structure * self.beta).sum(dim=1)
-        return 1 - similar
+        return (1 - similar).clamp(min=0)  # below by rounding alone
 
     def _levels(self, image: Tensor) -> list[Tensor]:
         """The picture in [0,1], then the levels that LPIPS taps, of a network that shrinks without aliasing."""

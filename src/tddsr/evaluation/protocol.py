@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import mean
 
@@ -107,17 +110,23 @@ class Protocol:
         else:
             tile = "tiles fitted to memory" if self.tile == "auto" else f"tiles of {self.tile} lr pixels"
         parts += [f"mean over {self.seeds} noise seed{'s' * (self.seeds > 1)}", tile, f"{self.dtype} on {self.device}"]
-        return f"{', '.join(parts)}; {', '.join(f'{name} {version}' for name, version in versions().items())}"
+        return f"{', '.join(parts)}; {', '.join(f'{name} {number}' for name, number in versions().items())}"
 
 
 def versions() -> dict[str, str]:
-    """Of this package, and of what computes beneath it."""
+    """Of this package, and of what computes beneath it; other packages' metrics where they are in use."""
+    used = {}
+    for module, package in (("pyiqa", "pyiqa"), ("torch_fidelity", "torch-fidelity")):
+        if module in sys.modules:
+            with contextlib.suppress(PackageNotFoundError):
+                used[package] = version(package)
     return {
         "tddsr": __version__,
         "torch": str(torch.__version__),
         "numpy": np.__version__,
         "pillow": PIL.__version__,
         "python": platform.python_version(),
+        **used,
     }
 
 

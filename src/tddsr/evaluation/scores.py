@@ -91,7 +91,7 @@ def _pyiqa(name: str) -> Callable[[Setting], Score]:
     def load(setting: Setting) -> Score:
         remedy = f"{name} needs the package pyiqa (pip install pyiqa); it and its weights are for non-commercial use"
         try:
-            metric: Any = import_module("pyiqa").create_metric(name, device=setting.device)
+            metric: Any = import_module("pyiqa").create_metric(name.lower(), device=setting.device)
         except Exception as error:  # what it lacks beneath shows as errors of any kind
             raise WeightsError(f"{remedy} ({' '.join(str(error).split())[:200]})") from error
         return lambda image, _truth: metric(image.to(setting.device)).flatten()
@@ -115,8 +115,8 @@ METRICS = {
         Metric("LPIPS-VGG", "lower", (0, None), "reference", _lpips("vgg16"), default=True),
         Metric("DISTS", "lower", (0, 1), "reference", lambda s: _compared(DISTS(s.features), s.device)),
         Metric("NIQE", "lower", (0, None), "none", lambda _: lambda image, _truth: niqe(image), default=True),
-        Metric("CLIPIQA", "higher", (0, 1), "none", _pyiqa("clipiqa")),
-        Metric("MUSIQ", "higher", (0, 100), "none", _pyiqa("musiq")),
+        Metric("CLIPIQA", "higher", (0, 1), "none", _pyiqa("CLIPIQA")),
+        Metric("MUSIQ", "higher", (0, 100), "none", _pyiqa("MUSIQ")),
         Metric("FID", "lower", (0, None), "set", _set(frechet.inception)),
         Metric("FD-VGG16", "lower", (0, None), "set", _set(frechet.vgg16)),
     )
