@@ -59,7 +59,18 @@ def test_models_by_file_with_steps_sampler_and_seed(teacher, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spec", ["x@a", "x@4:odd", "@", "no-such-model", "mine=no-such-folder", "compact@4", "hr=bicubic", "a/b=bicubic"]
+    "spec",
+    [
+        "x@a",
+        "x@4:odd",
+        "@",
+        "no-such-model",
+        "mine=no-such-folder",
+        "compact@4",
+        "hr=bicubic",
+        "a/b=bicubic",
+        "..=bicubic",
+    ],
 )
 def test_methods_that_are_none_are_refused(spec):
     with pytest.raises(ValueError, match=r"no model|not MODEL|cannot take 4 steps|cannot be a method's name"):

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from tddsr import images
-from tddsr.checkpoint import find_model
+from tddsr.checkpoint import NAMED_MODELS, find_model
 from tddsr.evaluation.pairs import Pair, PairError, by_name, centre_by_blocks
 from tddsr.files import CheckpointError, file_hash
 from tddsr.images import ImageError, Pixels
@@ -32,7 +32,7 @@ Enlarge = Callable[[Pair, int], Pixels]
 RESERVED = ("hr", "lr")
 """Names that no method may have: the pictures of the set are saved under them."""
 
-_NAME = re.compile(r"[\w.@+() -]+")
+_NAME = re.compile(r"\w[\w.@+() -]*")  # a folder is called so
 
 
 class MethodUnavailableError(ValueError):
@@ -93,12 +93,12 @@ def find_method(spec: str, device: torch.device | str = "auto", tile: Tile = "au
     name, found, rest = spec.partition("=")
     if not found or Path(spec).exists():
         name, rest = "", spec
-    if Path(rest).is_dir():
+    if rest in PLAIN:
+        return name or rest, Method(rest, PLAIN[rest])
+    if Path(rest).is_dir() and rest not in (*NAMED_MODELS, *MODELS):
         if not name:
             raise ValueError(f"{rest} is a folder; say how the table shall call its pictures: NAME={rest}")
         return name, Method(rest, finished(Path(rest)))
-    if rest in PLAIN:
-        return name or rest, Method(rest, PLAIN[rest])
     kind, _, file = rest.partition(":")
     if kind in _FOREIGN and file:
         where = pick_device(str(device))
@@ -128,8 +128,8 @@ def find_methods(
             continue
         if not _NAME.fullmatch(name) or name.lower() in RESERVED:
             raise ValueError(
-                f"'{name}' cannot be a method's name, which may have letters, digits and .@+()-, and is not "
-                f"{' or '.join(RESERVED)}; give another: NAME={method.spec}"
+                f"'{name}' cannot be a method's name, which begins with a letter or digit, may also have .@+()- and is "
+                f"not {' or '.join(RESERVED)}; give another: NAME={method.spec}"
             )
         if name in found:
             raise ValueError(

@@ -97,14 +97,18 @@ class Protocol:
             "whole pictures" if self.crop is None else f"central {self.crop}x{self.crop} hr pixels",
             "8-bit outputs",
         ]
-        if paired:
+        if pixels := [name for name in ("PSNR", "SSIM", "MS-SSIM") if name in scores.loaded]:
             border = f"{self.border} pixels of border" if self.border else "no border"
             colour = "Y of BT.601 studio range" if self.colour == "y" else "RGB"
-            parts += [f"{border} cropped and {colour} for PSNR and SSIM", "LPIPS v0.1 and DISTS of whole outputs"]
+            parts.append(f"{border} cropped and {colour} for {' and '.join(pixels)}")
+        if any(name.startswith("LPIPS") for name in scores.loaded):
+            parts.append("LPIPS v0.1 (lower is better)")
         if "NIQE" in scores.loaded:
             without = sum("NIQE" not in row.values for row in rows)
             gaps = f", not defined for {without} of {len(rows)} outputs: too small or too flat" if without else ""
             parts.append(f"NIQE of Y in {PATCH}x{PATCH} patches (lower is better{gaps})")
+        if sets := scores.of("set"):
+            parts.append(f"{' and '.join(sets)} over all pictures of a seed (biased upwards where they are few)")
         if self.tile is None:
             tile = "no tiles"
         else:
