@@ -102,6 +102,14 @@ def test_dists_of_equal_pictures_is_0_and_its_levels_count(features):
     assert (network.alpha.sum() + network.beta.sum()).item() == pytest.approx(1)
 
 
+@pytest.mark.slow
+def test_dists_of_bicubic_is_what_other_code_measured(data, features):
+    folder = data / "test" / "Val_SR_ImageNet"
+    scores = load_scores([METRICS["DISTS"]], Setting(features=features))
+    table = evaluate({"bicubic": Method("bicubic", bicubic)}, find_pictures(folder / "gt", folder / "lq"), scores)
+    assert table.means()["bicubic"]["DISTS"] == pytest.approx(0.3097, abs=0.0001)
+
+
 def test_frechet_distance_equals_its_definition():
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (40, 30))
