@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tddsr.evaluation.protocol import Enlarge, Pair
+    from tddsr.evaluation.baselines import Enlarge
+    from tddsr.evaluation.pairs import Pair
 
 ROOT = Path(__file__).parents[1]
 ALEXNET = ["adversary.hr.features=alexnet", "adversary.lr.features=alexnet"]
@@ -56,37 +57,40 @@ def train(row: str, common: Sequence[str]) -> None:
 
 def score(data: Path, features: Path, start: str) -> list[str]:
     """Score all rows on both sets; returns Markdown."""
-    import torch
-
-    from tddsr.evaluation import protocol
+    from tddsr.evaluation.baselines import find_method
+    from tddsr.evaluation.pairs import find_pictures
+    from tddsr.evaluation.protocol import Protocol, evaluate
+    from tddsr.evaluation.scores import Setting, choose, load_scores
 
     models = {"bicubic": "bicubic", "the student they all start from": start}
     models |= {row: str(folder_of(row) / "last.safetensors") for row in ROWS}
-    methods = {name: protocol.method(model, "cpu") for name, model in models.items()}
-    scorers = protocol.metrics(features, torch.device("cpu"))
-    val = list(protocol.load_pairs(data / "val", None, "resshift", 0, crop=CROP))
-    real = list(protocol.load_alone(data / "test" / "RealSet65", crop=2 * CROP))
-    on_val = list(protocol.evaluate(methods, val, scorers, SEEDS))
-    on_real = list(protocol.evaluate(methods, real, {}, SEEDS))
-    table, alone = protocol.means(on_val), protocol.means(on_real)
+    methods = {name: find_method(model, "cpu")[1] for name, model in models.items()}
+    scores = load_scores(choose([], truth=True), Setting(features=features))
+    niqe = load_scores(choose([], truth=False))
+    val = find_pictures(data / "val", crop=CROP)
+    real = find_pictures(None, data / "test" / "RealSet65", crop=2 * CROP)
+    on_val, on_real = evaluate(methods, val, scores, SEEDS), evaluate(methods, real, niqe, SEEDS)
+    table, alone = on_val.means(), on_real.means()
+    if lacking := [*scores.missing.values(), *(failure.reason for failure in on_val.failures + on_real.failures)]:
+        raise SystemExit("\n".join(lacking))
     (ROOT / "runs" / "ablation" / "scores.json").write_text(json.dumps({"val": table, "RealSet65": alone}, indent=1))
 
-    columns = ["LPIPS-VGG", "LPIPS-Alex", "PSNR-Y", "SSIM-Y", "NIQE"]
+    columns = ["LPIPS-VGG", "LPIPS-Alex", "PSNR", "SSIM", "NIQE"]
     lines = [
         "| | " + " | ".join(columns) + " | NIQE, RealSet65 |",
         "| --- " * (len(columns) + 2) + "|",
         *(
-            f"| {name} | " + " | ".join(f"{scores[key]:.4f}" for key in columns) + f" | {alone[name]['NIQE']:.3f} |"
-            for name, scores in table.items()
+            f"| {name} | " + " | ".join(f"{values[key]:.4f}" for key in columns) + f" | {alone[name]['NIQE']:.3f} |"
+            for name, values in table.items()
         ),
         "",
-        protocol.statement(val, on_val, "val degraded by resshift, seed 0", SEEDS, CROP) + ".",
+        Protocol(crop=CROP, seeds=SEEDS).statement(val, scores, on_val.rows) + ".",
         "",
-        "Last column: " + protocol.statement(real, on_real, "RealSet65", SEEDS, 2 * CROP) + ".",
+        "Last column: " + Protocol(crop=2 * CROP, seeds=SEEDS).statement(real, niqe, on_real.rows) + ".",
         "",
     ]
     pictured = list(methods)[: 2 + 4]  # up to the last row of Table 5
-    show({name: methods[name] for name in pictured}, val, ROOT / "docs" / "ablation.png")
+    show({name: methods[name].enlarge for name in pictured}, list(val), ROOT / "docs" / "ablation.png")
     return lines
 
 
@@ -99,7 +103,7 @@ def show(methods: Mapping[str, Enlarge], pairs: Sequence[Pair], file: Path) -> N
     for index in SHOWN:
         pair = pairs[index]
         assert pair.hr is not None
-        pictures = [enlarge(pair.lr, 0) for enlarge in methods.values()]
+        pictures = [enlarge(pair, 0) for enlarge in methods.values()]
         rows.append(np.concatenate([*pictures, pair.hr], axis=1)[64:192])
     Image.fromarray(np.concatenate(rows)).save(file, optimize=True)
 

@@ -76,6 +76,16 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def pair_folders(tmp_path: Path) -> Path:
+    """hr and lr: two pairs of 80x80 and 20x20."""
+    for seed in range(2):
+        for name, side in (("hr", 80), ("lr", 20)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.fromarray(photo(side, side, seed)).save(tmp_path / name / f"{seed}.png")
+    return tmp_path
+
+
 def changed(recipe: Recipe, **values: object) -> Recipe:
     return Recipe.model_validate({**recipe.model_dump(), **values})
 

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tddsr import Upscaler
 from tddsr.config import load_recipe
-from tddsr.evaluation import protocol
+from tddsr.evaluation.baselines import Method, bicubic
+from tddsr.evaluation.pairs import Pair, find_pictures
+from tddsr.evaluation.protocol import evaluate
+from tddsr.evaluation.scores import METRICS, Setting, load_scores
 from tddsr.model import multiply_adds_per_lr_pixel
 
 PHOTO = Path(__file__).parents[1] / "examples" / "coffee.jpg"
@@ -48,12 +50,13 @@ def test_colours_stay(whole):
 
 def test_it_adds_detail(whole):
     """More fine contrast than the bicubic enlargement has."""
-    bicubic = protocol.bicubic(np.asarray(Image.open(PHOTO)), 0).astype(int)
+    lr = np.asarray(Image.open(PHOTO))
+    plain = bicubic(Pair("photo", lr, None, lr.shape[:2])).astype(int)
 
     def fine(picture: np.ndarray) -> float:
         return float(np.abs(np.diff(picture, axis=1)).mean() + np.abs(np.diff(picture, axis=0)).mean())
 
-    assert fine(whole) > 1.1 * fine(bicubic)
+    assert fine(whole) > 1.1 * fine(plain)
 
 
 def test_flat_places_stay_flat(upscaler):
@@ -70,8 +73,10 @@ def test_the_seed_changes_something_and_not_much(upscaler, whole):
 
 def test_it_looks_better_than_bicubic(upscaler, data, features):
     """By LPIPS-VGG, which had no part in training, on held-out photos."""
-    pairs = list(protocol.load_pairs(data / "val", None, "resshift", 0, limit=3))
-    methods = {"bicubic": protocol.bicubic, "ours": lambda lr, seed: upscaler(lr, seed=seed)}
-    scorers = protocol.metrics(features, torch.device("cpu"))
-    scores = protocol.means(list(protocol.evaluate(methods, pairs, {"VGG": scorers["LPIPS-VGG"]}, 1)))
-    assert scores["ours"]["VGG"] < scores["bicubic"]["VGG"] - 0.02
+    methods = {
+        "bicubic": Method("bicubic", bicubic),
+        "ours": Method("compact", lambda pair, seed: upscaler(pair.lr, seed=seed)),
+    }
+    lpips = load_scores([METRICS["LPIPS-VGG"]], Setting(features=features))
+    scores = evaluate(methods, find_pictures(data / "val", limit=3), lpips).means()
+    assert scores["ours"]["LPIPS-VGG"] < scores["bicubic"]["LPIPS-VGG"] - 0.02

@@ -1,4 +1,4 @@
-import json
+import itertools
 import math
 
 import numpy as np
@@ -8,9 +8,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tddsr.cli import app
-from tddsr.evaluation import protocol
-from tddsr.evaluation.metrics import luma_y, psnr_y, ssim_y, to_8_bit
+from tddsr.evaluation.baselines import Method, bicubic
+from tddsr.evaluation.dists import DISTS
+from tddsr.evaluation.frechet import frechet_distance
+from tddsr.evaluation.metrics import luma_y, ms_ssim, psnr, ssim, to_8_bit
 from tddsr.evaluation.niqe import fit, halve, niqe
+from tddsr.evaluation.pairs import PairError, find_pictures, reordered
+from tddsr.evaluation.protocol import evaluate
+from tddsr.evaluation.scores import METRICS, Setting, choose, load_scores
 from tests.conftest import photo
 
 
@@ -22,7 +27,7 @@ def test_psnr_of_a_known_error():
     truth = torch.full((1, 3, 16, 16), 0.5)
     # A grey step of 1/255 is 219/255 of a step in studio-range Y.
     expected = -20 * math.log10(219 / 255 / 255)
-    assert psnr_y(truth + 1 / 255, truth).item() == pytest.approx(expected, abs=0.01)
+    assert psnr(truth + 1 / 255, truth).item() == pytest.approx(expected, abs=0.01)
 
 
 def test_y_is_studio_range():
@@ -31,14 +36,16 @@ def test_y_is_studio_range():
 
 
 def test_equal_pictures_are_perfect():
-    a = tensor(photo(32, 32))
-    assert psnr_y(a, a).item() == math.inf
-    assert ssim_y(a, a).item() == pytest.approx(1)
+    a = tensor(photo(180, 180))
+    for colour in ("y", "rgb"):
+        assert psnr(a, a, colour).item() == math.inf
+        assert ssim(a, a, colour).item() == pytest.approx(1, abs=1e-12)
+        assert ms_ssim(a, a, colour).item() == pytest.approx(1, abs=1e-12)
 
 
 def test_ssim_equals_its_definition():
     """Wang et al. 2004, written out in float64 over the windows inside the picture."""
-    a, b = luma_y(tensor(photo(40, 36))).double(), luma_y(tensor(photo(40, 36, noise=30))).double()
+    a, b = (luma_y(tensor(photo(40, 36, noise=noise)).double()) for noise in (5, 30))
     line = torch.exp(-(torch.arange(-5, 6, dtype=torch.float64) ** 2) / (2 * 1.5**2))
     window = (line[:, None] * line / line.sum() ** 2)[None, None]
 
@@ -49,9 +56,72 @@ def test_ssim_equals_its_definition():
     va, vb, cov = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
     c1, c2 = 0.01**2, 0.03**2
     expected = ((2 * ma * mb + c1) * (2 * cov + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))).mean()
-    ours = ssim_y(tensor(photo(40, 36)), tensor(photo(40, 36, noise=30)))
-    assert ours.item() == pytest.approx(expected.item(), abs=1e-4)
+    ours = ssim(tensor(photo(40, 36)), tensor(photo(40, 36, noise=30)))
+    assert ours.item() == pytest.approx(expected.item(), abs=1e-9)
     assert ours < 0.9
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("border", [0, 4])
+def test_psnr_and_ssim_are_what_scikit_image_measures(seed, border):
+    measure = pytest.importorskip("skimage.metrics")
+    a, b = tensor(photo(60, 75, seed)), tensor(photo(60, 75, seed, noise=8 + 10 * seed))
+    inside = slice(border, 60 - border), slice(border, 75 - border)
+    for colour in ("y", "rgb"):
+        theirs = [(luma_y(x) if colour == "y" else x)[0].permute(1, 2, 0).double().numpy()[inside] for x in (a, b)]
+        expected = measure.peak_signal_noise_ratio(*theirs, data_range=1)
+        assert psnr(a, b, colour, border).item() == pytest.approx(expected, abs=1e-3)
+        expected = measure.structural_similarity(
+            *theirs, data_range=1, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        assert ssim(a, b, colour, border).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_ms_ssim_is_what_other_code_measured():
+    """pytorch-msssim 1.0.0."""
+    a, b = tensor(photo(192, 256)), tensor(photo(192, 256, noise=30))
+    assert ms_ssim(a, b).item() == pytest.approx(0.927411, abs=2e-6)
+    assert ms_ssim(a, b, "rgb").item() == pytest.approx(0.874378, abs=2e-6)
+
+
+def test_similarity_is_not_defined_for_pictures_below_its_window():
+    low, narrow, small = tensor(photo(10, 40)), tensor(photo(400, 175)), tensor(photo(40, 52))
+    assert ssim(low, low).isnan().all()
+    assert ms_ssim(narrow, narrow).isnan().all()
+    with pytest.raises(ValueError, match="a border of 20 leaves nothing of 52x40"):
+        psnr(small, small, border=20)
+
+
+def test_dists_of_equal_pictures_is_0_and_its_levels_count(features):
+    """On real pairs: test_published_scores_of_bicubic_are_met."""
+    network = DISTS(features)
+    a, b = (tensor(photo(48, 64, noise=noise)) * 2 - 1 for noise in (5, 40))
+    near, far = network(torch.cat([a, a]), torch.cat([a, b]))
+    assert near.item() == pytest.approx(0, abs=1e-6)
+    assert 0.1 < far.item() < 1
+    assert (network.alpha.sum() + network.beta.sum()).item() == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_dists_of_bicubic_is_what_other_code_measured(data, features):
+    folder = data / "test" / "Val_SR_ImageNet"
+    scores = load_scores([METRICS["DISTS"]], Setting(features=features))
+    table = evaluate({"bicubic": Method("bicubic", bicubic)}, find_pictures(folder / "gt", folder / "lq"), scores)
+    assert table.means()["bicubic"]["DISTS"] == pytest.approx(0.3097, abs=0.0001)
+
+
+def test_frechet_distance_equals_its_definition():
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(n, 5, generator=generator, dtype=torch.float64) for n in (40, 30))
+    b = b @ torch.randn(5, 5, generator=generator, dtype=torch.float64) + 1
+    covariances = torch.cov(a.T), torch.cov(b.T)
+    root = torch.linalg.eigvals(covariances[0] @ covariances[1]).sqrt().real.sum()
+    means = (a.mean(dim=0) - b.mean(dim=0)).square().sum()
+    expected = means + covariances[0].trace() + covariances[1].trace() - 2 * root
+    assert frechet_distance(a, b) == pytest.approx(expected.item())
+    assert frechet_distance(a[:3], b[:4]) == pytest.approx(frechet_distance(b[:4], a[:3]))  # fewer than numbers
+    assert frechet_distance(a, a.flip(0)) == pytest.approx(0, abs=1e-9)
+    assert math.isnan(frechet_distance(a[:1], b))
 
 
 def test_8_bit_rounds_and_clamps():
@@ -61,18 +131,20 @@ def test_8_bit_rounds_and_clamps():
 def test_published_scores_of_bicubic_are_met(data, features):
     """Real pairs and real weights against scores that other code measured."""
     folder = data / "test" / "Val_SR_ImageNet"
-    pairs = list(protocol.load_pairs(folder / "gt", folder / "lq", "resshift", 0))
-    scorers = protocol.metrics(features, torch.device("cpu"))
-    scores = protocol.means(list(protocol.evaluate({"bicubic": protocol.bicubic}, pairs, scorers, 1)))["bicubic"]
-    assert scores["PSNR-Y"] == pytest.approx(24.11, abs=0.005)
-    assert scores["SSIM-Y"] == pytest.approx(0.6267, abs=0.0002)
-    assert scores["LPIPS-Alex"] == pytest.approx(0.6086, abs=0.0001)
-    assert scores["LPIPS-VGG"] == pytest.approx(0.4799, abs=0.0001)
-    assert scores["NIQE"] == pytest.approx(8.31, abs=0.005)
+    pictures = find_pictures(folder / "gt", folder / "lq")
+    scores = load_scores(choose([], truth=True), Setting(features=features))
+    table = evaluate({"bicubic": Method("bicubic", bicubic)}, pictures, scores)
+    means = table.means()["bicubic"]
+    assert len(table.rows) == 32
+    assert means["PSNR"] == pytest.approx(24.11, abs=0.005)
+    assert means["SSIM"] == pytest.approx(0.6267, abs=0.0002)
+    assert means["LPIPS-Alex"] == pytest.approx(0.6086, abs=0.0001)
+    assert means["LPIPS-VGG"] == pytest.approx(0.4799, abs=0.0001)
+    assert means["NIQE"] == pytest.approx(8.31, abs=0.005)
 
 
 def test_niqe_of_photos_is_what_other_code_measured(data):
-    pairs = protocol.load_alone(data / "test" / "Val_SR_ImageNet" / "gt")
+    pairs = find_pictures(None, data / "test" / "Val_SR_ImageNet" / "gt")
     assert np.mean([niqe(tensor(pair.lr)).item() for pair in pairs]) == pytest.approx(6.26, abs=0.005)
 
 
@@ -121,24 +193,31 @@ def test_halving_is_antialiased_bicubic():
     assert halve(torch.ones(8, 8)).numpy() == pytest.approx(1)
 
 
-@pytest.fixture
-def pair_folders(tmp_path):
-    for seed in range(2):
-        for name, side in (("hr", 80), ("lr", 20)):
-            (tmp_path / name).mkdir(exist_ok=True)
-            Image.fromarray(photo(side, side, seed)).save(tmp_path / name / f"{seed}.png")
-    return tmp_path
-
-
 def test_pairs_without_partner_or_of_another_size_are_refused(pair_folders):
     hr, lr = pair_folders / "hr", pair_folders / "lr"
-    assert [pair.name for pair in protocol.load_pairs(hr, lr, "resshift", 0)] == ["0.png", "1.png"]
+    assert [pair.name for pair in find_pictures(hr, lr)] == ["0", "1"]
     Image.fromarray(photo(21, 20)).save(lr / "1.png")
-    with pytest.raises(protocol.PairError, match=r"1\.png is not a quarter"):
-        list(protocol.load_pairs(hr, lr, "resshift", 0))
-    (lr / "1.png").unlink()
-    with pytest.raises(protocol.PairError, match="partner"):
-        list(protocol.load_pairs(hr, lr, "resshift", 0))
+    with pytest.raises(PairError, match=r"1\.png is not a quarter of the size of .*: 20x21 and 80x80"):
+        list(find_pictures(hr, lr))
+    (lr / "1.png").rename(lr / "2.png")
+    Image.fromarray(photo(20, 20)).save(lr / "0.bmp")
+    found = find_pictures(hr, lr)
+    assert list(found.files) == ["0"]
+    assert "has the same name as 0.bmp" in found.problems["0"]
+    assert "has no picture 1, the partner of" in found.problems["1"]
+    assert "has no picture 2, the partner of" in found.problems["2"]
+
+
+def test_the_order_of_files_changes_nothing(pair_folders):
+    pictures = find_pictures(pair_folders / "hr", pair_folders / "lr")
+    scores = load_scores([METRICS["PSNR"], METRICS["SSIM"]])
+    methods = {"bicubic": Method("bicubic", bicubic)}
+    tables = [
+        evaluate(methods, reordered(pictures, list(names)), scores, workers=workers)
+        for names, workers in itertools.product(itertools.permutations(pictures.files), (1, 2))
+    ]
+    assert all(table == tables[0] for table in tables)
+    assert all(table.means() == tables[0].means() for table in tables)
 
 
 def test_what_degrade_writes_is_what_eval_makes_and_finds(tmp_path):
@@ -147,9 +226,9 @@ def test_what_degrade_writes_is_what_eval_makes_and_finds(tmp_path):
         Image.fromarray(photo(48, 48, seed)).save(tmp_path / "in" / name)
     result = CliRunner().invoke(app, ["degrade", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--seed", "5"])
     assert result.exit_code == 0
-    written = list(protocol.load_pairs(tmp_path / "out" / "hr", tmp_path / "out" / "lr", "resshift", 0))
-    made = list(protocol.load_pairs(tmp_path / "in", None, "resshift", 5))
-    assert [pair.name for pair in written] == ["a.png", "sub/a.png", "sub/b[1].c.png"]
+    written = list(find_pictures(tmp_path / "out" / "hr", tmp_path / "out" / "lr"))
+    made = list(find_pictures(tmp_path / "in", seed=5))
+    assert [pair.name for pair in written] == ["a", "sub/a", "sub/b[1].c"]
     for a, b in zip(written, made, strict=True):
         assert a.hr is not None
         assert b.hr is not None
@@ -158,67 +237,25 @@ def test_what_degrade_writes_is_what_eval_makes_and_finds(tmp_path):
 
 
 def test_degraded_pairs_depend_on_the_seed_alone(pair_folders):
-    one, same, other = (list(protocol.load_pairs(pair_folders / "hr", None, "resshift", seed)) for seed in (1, 1, 2))
+    one, same, other = (list(find_pictures(pair_folders / "hr", seed=seed)) for seed in (1, 1, 2))
     assert np.array_equal(one[0].lr, same[0].lr)
     assert not np.array_equal(one[0].lr, other[0].lr)
 
 
-@pytest.mark.parametrize("spec", ["x@a", "x@4:odd", "@", "no-such-model"])
-def test_methods_that_are_none_are_refused(spec):
-    with pytest.raises(ValueError, match=r"no model|not MODEL"):
-        protocol.method(spec)
-
-
-def test_the_command_prints_a_table_and_its_protocol(pair_folders, features, tmp_path):
-    out = tmp_path / "scores.json"
-    result = CliRunner().invoke(app, [
-        "eval", "bicubic", "--hr", str(pair_folders / "hr"), "--lr", str(pair_folders / "lr"),
-        "--features", str(features), "--seeds", "1", "-o", str(out),
-    ])  # fmt: skip
-    assert result.exit_code == 0
-    assert "| bicubic | " in result.stdout
-    assert "2 pairs" in result.stdout
-    content = json.loads(out.read_text())
-    assert [line["picture"] for line in content["pictures"]] == ["0.png", "1.png"]
-    mean = sum(line["PSNR-Y"] for line in content["pictures"]) / 2
-    assert content["means"]["bicubic"]["PSNR-Y"] == pytest.approx(mean)
-    assert "NIQE" not in content["means"]["bicubic"]  # 80x80 is too small for it
-    assert "not defined for 2 of 2 outputs" in result.stdout
-    assert result.stdout.splitlines()[2].endswith(" - |")
-
-
-def test_the_command_scores_without_truth(tmp_path):
-    (tmp_path / "lr" / "sub").mkdir(parents=True)
-    Image.fromarray(photo(48, 60)).convert("L").save(tmp_path / "lr" / "grey.png")
-    Image.fromarray(photo(50, 60, 1)).convert("RGBA").save(tmp_path / "lr" / "sub" / "clear.png")
-    Image.fromarray(photo(20, 60)).save(tmp_path / "lr" / "tiny.png")
-    out = tmp_path / "scores.json"
-    result = CliRunner().invoke(app, ["eval", "bicubic", "--lr", str(tmp_path / "lr"), "-o", str(out)])
-    assert result.exit_code == 0
-    assert result.stdout.startswith("| method | NIQE |\n")
-    assert "3 lr pictures (lr)" in result.stdout
-    assert "lower is better, not defined for 1 of 3 outputs" in result.stdout
-    content = json.loads(out.read_text())
-    scores = {line["picture"]: line.get("NIQE") for line in content["pictures"]}
-    assert scores.pop("tiny.png") is None
-    assert sorted(scores) == ["grey.png", "sub/clear.png"]
-    assert content["means"]["bicubic"] == {"NIQE": pytest.approx(sum(scores.values()) / 2)}
-
-
 def test_a_crop_is_the_centre_of_both_pictures(pair_folders):
-    whole = list(protocol.load_pairs(pair_folders / "hr", pair_folders / "lr", "resshift", 0))
-    parts = list(protocol.load_pairs(pair_folders / "hr", pair_folders / "lr", "resshift", 0, crop=32))
+    whole = list(find_pictures(pair_folders / "hr", pair_folders / "lr"))
+    parts = list(find_pictures(pair_folders / "hr", pair_folders / "lr", crop=32))
     for one, part in zip(whole, parts, strict=True):
         assert one.hr is not None
         assert part.hr is not None
         assert np.array_equal(part.lr, one.lr[6:14, 6:14])
         assert np.array_equal(part.hr, one.hr[24:56, 24:56])
-    (degraded, *_) = protocol.load_pairs(pair_folders / "hr", None, "resshift", 0, crop=32)
+    (degraded, *_) = find_pictures(pair_folders / "hr", crop=32)
     assert degraded.hr is not None
     assert parts[0].hr is not None
     assert np.array_equal(degraded.hr, parts[0].hr)
     assert degraded.lr.shape == (8, 8, 3)
-    (alone, *_) = protocol.load_alone(pair_folders / "lr", crop=32)
+    (alone, *_) = find_pictures(None, pair_folders / "lr", crop=32)
     assert np.array_equal(alone.lr, parts[0].lr)
-    (small, *_) = protocol.load_alone(pair_folders / "lr", crop=400)
+    (small, *_) = find_pictures(None, pair_folders / "lr", crop=400)
     assert np.array_equal(small.lr, whole[0].lr)

@@ -40,6 +40,13 @@ class PresetName(str, Enum):
     realesrgan = "realesrgan"
 
 
+class ColourName(str, Enum):
+    """Values of --colour."""
+
+    y = "y"
+    rgb = "rgb"
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(__version__)
@@ -229,68 +236,83 @@ def convert(
 
 @app.command(name="eval")
 def evaluate(
-    methods: Annotated[
-        list[str], typer.Argument(metavar="METHOD...", help="bicubic, MODEL, MODEL@STEPS or MODEL@STEPS:stochastic")
+    specs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="METHOD...",
+            help="nearest, bilinear, bicubic, lanczos; MODEL, MODEL@STEPS or MODEL@STEPS:stochastic; srresnet:FILE, "
+            "spandrel:FILE; NAME=FOLDER of finished pictures; NAME=any of these",
+        ),
     ],
-    hr: Annotated[Path | None, typer.Option(help="folder of true pictures; without it, only NIQE is scored")] = None,
+    hr: Annotated[Path | None, typer.Option(help="folder of true pictures; without it, nothing is compared")] = None,
     lr: Annotated[Path | None, typer.Option(help="folder of lr pictures; without it, those of --hr, degraded")] = None,
     preset: Annotated[PresetName, typer.Option(help="of the degradation")] = PresetName.resshift,
     seed: Annotated[int, typer.Option(min=0, help="of the degradation")] = 0,
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="names, or all; by default PSNR, SSIM, both LPIPS and NIQE")
+    ] = None,
+    border: Annotated[int, typer.Option(min=0, help="pixels at each edge that PSNR and SSIM leave out")] = 0,
+    colour: Annotated[ColourName, typer.Option(help="what PSNR and SSIM look at")] = ColourName.y,
     seeds: Annotated[int, typer.Option(min=1, help="noise seeds to average over")] = 3,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many pictures")] = None,
     crop: Annotated[
         int | None, typer.Option(min=32, help="score only the centre, a square of so many hr pixels")
     ] = None,
-    features: Annotated[Path | None, typer.Option(help="folder of the LPIPS networks' weights")] = None,
+    tile: Annotated[str, typer.Option(help="auto, none, or the side of a tile in input pixels")] = "auto",
+    features: Annotated[Path | None, typer.Option(help="folder of the weights that metrics need")] = None,
     device: DeviceOption = "auto",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="JSON with the scores of every picture")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="pictures at a time")] = 1,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="folder for the scores, from which the same command goes on")
+    ] = None,
+    save: Annotated[bool, typer.Option("--save", help="keep the pictures, too, in the folder of --output")] = False,
 ) -> None:
     """Score methods, against true pictures or without; prints a Markdown table and the protocol."""
     if hr is None and lr is None:
         _fail("eval needs --hr, --lr or both", code=2)
     if crop is not None and crop % 4:
         _fail(f"--crop is {crop}; it must be a multiple of 4", code=2)
+    if save and output is None:
+        _fail("--save needs --output, the folder to keep the pictures in", code=2)
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from tddsr.evaluation import baselines, command, scores
+    from tddsr.evaluation.pairs import find_pictures
+    from tddsr.evaluation.protocol import Protocol
+    from tddsr.images import ImageError
+    from tddsr.upscaler import pick_device
+
+    chosen_tile = _tile(tile)
     try:
-        from tddsr.evaluation import protocol
-        from tddsr.upscaler import pick_device
-    except ModuleNotFoundError as error:
-        _fail(f"scoring needs the package {error.name}: pip install 'tddsr[train]'", code=1)
-    try:
-        chosen = {spec: protocol.method(spec, device) for spec in methods}
-        if output is not None and not output.absolute().parent.is_dir():
-            raise ValueError(f"{output}: its folder does not exist")
+        where = pick_device(device)
+        names = [name for value in metrics or [] for name in value.replace(",", " ").split()]
+        chosen = scores.choose(names, truth=hr is not None)
+        protocol = Protocol(crop, border, colour.value, chosen_tile, seeds, where.type)
+        methods, unavailable = baselines.find_methods(specs, where, chosen_tile)  # type: ignore[arg-type]
     except ValueError as error:
         _fail(str(error), code=2)
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
-        if hr is not None:
-            pairs = list(protocol.load_pairs(hr, lr, preset.value, seed, limit, crop))
-            scorers = protocol.metrics(features, pick_device(device))
-        elif lr is not None:
-            pairs, scorers = list(protocol.load_alone(lr, limit, crop)), {}
-    except ValueError as error:
+        pictures = find_pictures(hr, lr, preset.value, seed, limit, crop)
+        ready = scores.load_scores(chosen, scores.Setting(colour.value, border, features, where))
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            bar = progress.add_task("outputs", total=len(pictures) * len(methods))
+            table = command.score(
+                methods, unavailable, pictures, ready, protocol, output, save, workers,
+                lambda: progress.advance(bar),
+            )  # fmt: skip
+    except (ImageError, ValueError, OSError) as error:
         _fail(str(error), code=1)
-    rows = list(
-        track(
-            protocol.evaluate(chosen, pairs, scorers, seeds),
-            total=len(pairs) * len(chosen), console=Console(stderr=True), transient=True,
-        )
-    )  # fmt: skip
-    table = protocol.means(rows)
-    names = [*scorers, *protocol.NO_REFERENCE]
-    typer.echo("| method | " + " | ".join(names) + " |\n" + "| --- " * (len(names) + 1) + "|")
-    for name, scores in table.items():
-        cells = [f"{scores[key]:.4f}" if key in scores else "-" for key in names]
-        typer.echo(f"| {name} | " + " | ".join(cells) + " |")
-    folders = " with ".join(folder.name for folder in (hr, lr) if folder)
-    source = folders if lr else f"{folders} degraded by {preset.value}, seed {seed}"
-    statement = protocol.statement(pairs, rows, source, seeds, crop)
-    typer.echo(f"\n{statement}")
-    if output is not None:
-        lines = [{"method": row.method, "picture": row.picture, **row.scores} for row in rows]
-        output.write_text(json.dumps({"protocol": statement, "means": table, "pictures": lines}, indent=1))
+    except KeyboardInterrupt:
+        goes_on = "; the same command goes on from there" if output else ""
+        _fail(f"stopped{goes_on}", code=130)
+    for problem in command.problems(table, ready):
+        typer.echo(problem, err=True)
+    typer.echo(f"{command.markdown(table, ready)}\n\n{protocol.statement(pictures, ready, table.rows)}")
+    if table.failures or ready.missing:
+        raise typer.Exit(1)
 
 
 def _fail(message: str, code: int) -> NoReturn:

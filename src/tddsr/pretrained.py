@@ -52,6 +52,17 @@ class Published:
         return self.config.channels if isinstance(self.config, VQConfig) else len(self.weights["out.2.weight"])
 
 
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights of any network by name, from a PyTorch checkpoint, bare or wrapped, or a safetensors file.
+
+    Raises:
+        CheckpointError: no such file, not readable without running code, or no weights.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist")
+    return _unwrap(_read(path), str(path))
+
+
 def read_published(path: str | Path) -> Published:
     """Read a published Swin U-Net or VQ autoencoder.
 
@@ -61,10 +72,7 @@ def read_published(path: str | Path) -> Published:
     Raises:
         CheckpointError: no such file, not readable without running code, or another network's weights.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist")
-    return published(_read(path), str(path))
+    return published(read_weights(Path(path)), str(path))
 
 
 def published(content: object, source: str) -> Published:

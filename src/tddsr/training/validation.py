@@ -13,7 +13,7 @@ from tddsr import rng
 from tddsr.config import ValidationConfig
 from tddsr.degradation import Degradation
 from tddsr.degradation.files import degrade_pixels
-from tddsr.evaluation.metrics import psnr_y, ssim_y, to_8_bit
+from tddsr.evaluation.metrics import psnr, ssim, to_8_bit
 from tddsr.networks.features import LPIPS
 from tddsr.pixels import centre, to_tensor
 from tddsr.training.data import DataError, find_photos, read_photo
@@ -55,7 +55,7 @@ class Validator:
             eps = torch.randn(1, channels, *lr.shape[-2:], generator=rng.generator(index)).to(self.device)
             picture = to_8_bit(sampler(lr * 2 - 1, eps) / 2 + 0.5)
             scores = {f"lpips_{name}": lpips(picture * 2 - 1, hr * 2 - 1) for name, lpips in self.lpips.items()}
-            scores |= {"psnr_y": psnr_y(picture, hr), "ssim_y": ssim_y(picture, hr)}
+            scores |= {"psnr_y": psnr(picture, hr), "ssim_y": ssim(picture, hr)}
             for name, value in scores.items():
                 totals[name] = totals.get(name, 0.0) + float(value) / len(self.pairs)
             if index < _SHOWN:

@@ -1,0 +1,250 @@
+"""All that is compared, behind one interface: plain enlargements, our models, other people's, finished pictures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tddsr import images
+from tddsr.checkpoint import NAMED_MODELS, find_model
+from tddsr.evaluation.pairs import Pair, PairError, by_name, centre_by_blocks
+from tddsr.files import CheckpointError, file_hash
+from tddsr.images import ImageError, Pixels
+from tddsr.networks.compact import bicubic_x4
+from tddsr.networks.srresnet import SRResNet
+from tddsr.pixels import to_pixels, to_tensor
+from tddsr.pretrained import read_weights
+from tddsr.registry import MODELS
+from tddsr.upscaler import Tile, Upscaler, pick_device
+
+Enlarge = Callable[[Pair, int], Pixels]
+"""(picture, noise seed) -> hr (4h,4w,3) uint8. Only ``finished`` looks at more of the picture than its lr."""
+
+RESERVED = ("hr", "lr")
+"""Names that no method may have: the pictures of the set are saved under them."""
+
+_NAME = re.compile(r"\w[\w.@+() -]*")  # a folder is called so
+
+
+class MethodUnavailableError(ValueError):
+    """A method that is known but lacks its weights, its package or its pictures; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to enlarge; ``steps`` of the network, where it takes any.
+
+    ``noisy``: it draws noise, so that it is scored with several seeds. ``digest``: of its weights, where they are in a
+    file.
+    """
+
+    spec: str
+    enlarge: Enlarge
+    steps: int | None = None
+    noisy: bool = False
+    digest: str | None = None
+
+
+def bicubic(pair: Pair, _seed: int = 0) -> Pixels:
+    """PyTorch's bicubic enlargement (a = -0.75), which the networks start from."""
+    return to_pixels(bicubic_x4(to_tensor(pair.lr)))
+
+
+def _pillow(filter: Image.Resampling) -> Enlarge:
+    def enlarge(pair: Pair, _seed: int) -> Pixels:
+        height, width = pair.lr.shape[:2]
+        return np.asarray(Image.fromarray(pair.lr).resize((4 * width, 4 * height), filter))
+
+    return enlarge
+
+
+PLAIN: dict[str, Enlarge] = {
+    "nearest": _pillow(Image.Resampling.NEAREST),
+    "bilinear": _pillow(Image.Resampling.BILINEAR),
+    "bicubic": bicubic,
+    "lanczos": _pillow(Image.Resampling.LANCZOS),
+}
+"""Enlargements without a network."""
+
+
+def find_method(spec: str, device: torch.device | str = "auto", tile: Tile = "auto") -> tuple[str, Method]:
+    """What ``spec`` names, and what to call it: NAME where ``spec`` is NAME=..., else a name made of the rest.
+
+    Args:
+        spec: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos``; MODEL, MODEL@STEPS or MODEL@STEPS:stochastic, where
+            MODEL is a name or a file; ``srresnet:FILE`` (BasicSR's MSRResNet); ``spandrel:FILE``, anything that the
+            package spandrel reads, such as Real-ESRGAN and ESRGAN; NAME=FOLDER, finished pictures; NAME= any of these.
+        device: where networks run.
+        tile: of our models, as ``Upscaler``.
+
+    Raises:
+        ValueError: it names nothing.
+        MethodUnavailableError: it lacks weights, a package, or pictures.
+    """
+    name, found, rest = spec.partition("=")
+    if not found or Path(spec).exists():
+        name, rest = "", spec
+    if rest in PLAIN:
+        return name or rest, Method(rest, PLAIN[rest])
+    if Path(rest).is_dir() and rest not in (*NAMED_MODELS, *MODELS):
+        if not name:
+            raise ValueError(f"{rest} is a folder; say how the table shall call its pictures: NAME={rest}")
+        return name, Method(rest, finished(Path(rest)))
+    kind, _, file = rest.partition(":")
+    if kind in _FOREIGN and file:
+        where = pick_device(str(device))
+        if not Path(file).is_file():
+            raise MethodUnavailableError(f"{rest}: there is no file {file}; put the weights there")
+        return name or Path(file).stem, Method(
+            rest, _network(_FOREIGN[kind](Path(file), where), where), digest=_digest(Path(file))
+        )
+    return _model(rest, name, device, tile)
+
+
+def find_methods(
+    specs: Sequence[str], device: torch.device | str = "auto", tile: Tile = "auto"
+) -> tuple[dict[str, Method], dict[str, str]]:
+    """Methods by name, and those that lack something, with the reason.
+
+    Raises:
+        ValueError: a spec names nothing, or two have the same name.
+    """
+    found: dict[str, Method] = {}
+    unavailable: dict[str, str] = {}
+    for spec in specs:
+        try:
+            name, method = find_method(spec, device, tile)
+        except MethodUnavailableError as error:
+            unavailable[spec.partition("=")[0]] = str(error)
+            continue
+        if not _NAME.fullmatch(name) or name.lower() in RESERVED:
+            raise ValueError(
+                f"'{name}' cannot be a method's name, which begins with a letter or digit, may also have .@+()- and is "
+                f"not {' or '.join(RESERVED)}; give another: NAME={method.spec}"
+            )
+        if name in found:
+            raise ValueError(
+                f"two methods are called {name}; give one another name: NAME={spec.partition('=')[2] or spec}"
+            )
+        found[name] = method
+    return found, unavailable
+
+
+def _model(spec: str, name: str, device: torch.device | str, tile: Tile) -> tuple[str, Method]:
+    model, _, how = spec.partition("@")
+    digits, _, sampler = how.partition(":")
+    if not model or (digits and not digits.isdigit()) or sampler not in ("", "deterministic", "stochastic"):
+        raise ValueError(f"'{spec}' is not MODEL, MODEL@STEPS or MODEL@STEPS:stochastic")
+    try:
+        upscaler = Upscaler.load(model, device=str(device), tile=tile)
+    except CheckpointError as error:
+        if model in MODELS:  # known, but its files cannot be had
+            raise MethodUnavailableError(str(error)) from error
+        raise ValueError(f"{error}; a method may also be {', '.join(PLAIN)} or NAME=FOLDER") from error
+    steps = int(digits) if digits else upscaler.model.default_steps
+    upscaler.model.check_steps(steps)
+
+    def enlarge(pair: Pair, seed: int) -> Pixels:
+        return upscaler(
+            pair.lr, seed=seed, steps=steps, sampler="stochastic" if sampler == "stochastic" else "deterministic"
+        )
+
+    label = Path(model).stem if Path(model).is_file() else model
+    return name or "-".join(filter(None, [f"{label}@{digits}" if digits else label, sampler])), Method(
+        spec, enlarge, steps, noisy=True, digest=_digest(find_model(model))
+    )
+
+
+def finished(folder: Path) -> Enlarge:
+    """Pictures that somebody else's program made, found by the name of the set's picture.
+
+    They are those of the whole pictures, from which the crop is taken; or already of the crop's size.
+
+    Raises:
+        MethodUnavailableError: the folder is empty.
+    """
+    try:
+        found, _ = by_name(folder)
+    except ImageError as error:
+        raise MethodUnavailableError(str(error)) from error
+
+    def enlarge(pair: Pair, _seed: int) -> Pixels:
+        if pair.name not in found:
+            raise PairError(f"{folder} has no picture {pair.name}")
+        picture = images.read(found[pair.name]).rgb_8_bit
+        height, width = pair.lr.shape[:2]
+        if picture.shape[:2] == (4 * height, 4 * width):
+            return picture
+        if picture.shape[:2] == (4 * pair.whole[0], 4 * pair.whole[1]):
+            return centre_by_blocks(picture, 4 * max(height, width))
+        raise PairError(
+            f"{found[pair.name]} is {picture.shape[1]}x{picture.shape[0]}, not four times the size of the lr picture "
+            f"({4 * pair.whole[1]}x{4 * pair.whole[0]})"
+        )
+
+    return enlarge
+
+
+def _network(network: Callable[[Tensor], Tensor], device: torch.device) -> Enlarge:
+    """Run a network that takes (1,3,h,w) in [0,1] on whole pictures."""
+
+    @torch.inference_mode()
+    def enlarge(pair: Pair, _seed: int) -> Pixels:
+        return to_pixels(network(to_tensor(pair.lr).to(device)))
+
+    return enlarge
+
+
+def load_srresnet(path: Path, device: torch.device | str = "cpu") -> SRResNet:
+    """SRResNet from a file of BasicSR's MSRResNet for x4; width and depth are those of its shapes.
+
+    Raises:
+        MethodUnavailableError: the file cannot be read, or holds another network.
+    """
+    try:
+        weights = read_weights(path)
+        blocks = {found[1] for key in weights if (found := re.match(r"body\.(\d+)\.conv1\.weight$", key))}
+        network = SRResNet(len(weights["conv_first.weight"]), len(blocks))
+        network.load_state_dict(weights)
+    except CheckpointError as error:
+        raise MethodUnavailableError(str(error)) from error
+    except (KeyError, RuntimeError) as error:
+        raise MethodUnavailableError(
+            f"{path}: not an x4 SRResNet by BasicSR's names (conv_first, body.N, upconv1, upconv2, conv_hr, conv_last)"
+        ) from error
+    return network.to(device).eval().requires_grad_(False)
+
+
+def _spandrel(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+    try:
+        spandrel: Any = import_module("spandrel")
+    except (ImportError, RuntimeError) as error:  # a torchvision that does not fit this torch is a RuntimeError
+        raise MethodUnavailableError(
+            f"spandrel:{path} needs the package spandrel, which needs torchvision: pip install spandrel ({error})"
+        ) from error
+    try:
+        model = spandrel.ModelLoader(device=device).load_from_state_dict(read_weights(path))
+    except Exception as error:  # it raises whatever it happened upon in a file
+        raise MethodUnavailableError(f"{path}: spandrel cannot read it ({' '.join(str(error).split())})") from error
+    if getattr(model, "scale", None) != 4 or not isinstance(model, spandrel.ImageModelDescriptor):
+        raise MethodUnavailableError(f"{path} does not enlarge four times (scale {getattr(model, 'scale', None)})")
+    return model.to(device).eval()  # type: ignore[no-any-return]
+
+
+_FOREIGN: dict[str, Callable[[Path, torch.device], Callable[[Tensor], Tensor]]] = {
+    "srresnet": load_srresnet,
+    "spandrel": _spandrel,
+}
+
+
+def _digest(file: Path) -> str:
+    return file_hash(file)[:16]

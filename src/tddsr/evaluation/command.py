@@ -1,0 +1,83 @@
+"""What ``tddsr eval`` does: score into a folder, or into memory, and tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from tddsr.evaluation.baselines import Method
+from tddsr.evaluation.pairs import PictureSet
+from tddsr.evaluation.protocol import Failure, Protocol, Table, collect, evaluate
+from tddsr.evaluation.result import PICTURES, Journal, write_result
+from tddsr.evaluation.scores import Scores
+
+
+def score(
+    methods: Mapping[str, Method],
+    unavailable: Mapping[str, str],
+    pictures: PictureSet,
+    scores: Scores,
+    protocol: Protocol,
+    output: Path | None = None,
+    save: bool = False,
+    workers: int = 1,
+    progress: Callable[[], object] = lambda: None,
+) -> Table:
+    """Score ``methods``; into ``output``, where it is given: what lies there is gone on with and not computed again.
+
+    Args:
+        methods: by name.
+        unavailable: name of a method that lacks something -> what. A failure.
+        pictures: to enlarge.
+        scores: to compute.
+        protocol: what ``scores`` and ``pictures`` follow.
+        output: folder of the files that ``result`` names, also written where the run is interrupted.
+        save: also the pictures.
+        workers: pictures at a time.
+        progress: called once for each method and picture.
+
+    Raises:
+        ResultError: ``output`` holds scores by another protocol.
+        OSError: ``output`` cannot be written to.
+    """
+    failures = [Failure(name, "", reason) for name, reason in unavailable.items()]
+    if output is None:
+        table = evaluate(methods, pictures, scores, protocol.seeds, workers=workers, progress=progress)
+        return Table(table.rows, table.sets, failures + table.failures)
+    with Journal(output, protocol, pictures, scores) as journal:
+        for name, method in methods.items():
+            journal.register(name, method)
+        try:
+            failures += evaluate(
+                methods, pictures, scores, protocol.seeds,
+                memory=journal, save=output / PICTURES if save else None, workers=workers, progress=progress,
+            ).failures  # fmt: skip
+        finally:
+            # With the methods of earlier runs into the same folder.
+            table = collect(journal, journal.methods, pictures, scores, failures)
+            write_result(output, table, protocol, pictures, scores, journal.methods)
+    return table
+
+
+def problems(table: Table, scores: Scores) -> Iterator[str]:
+    """A line for whatever was not scored."""
+    for name, remedy in scores.missing.items():
+        yield f"{name} is not available: {remedy}"
+    for failure in table.failures:
+        yield ": ".join(filter(None, [failure.method, failure.picture, failure.reason]))
+
+
+def markdown(table: Table, scores: Scores) -> str:
+    """The means as a table; '-' where a score is not defined."""
+    names = [metric.name for metric in scores.metrics]
+
+    def cell(values: Mapping[str, float], name: str) -> str:
+        if name in scores.missing:
+            return "not available"
+        return f"{values[name]:.4f}" if name in values else "-"
+
+    lines = [f"| method | {' | '.join(names)} |", "| --- " * (len(names) + 1) + "|"]
+    lines += [
+        f"| {method} | {' | '.join(cell(values, n) for n in names)} |" for method, values in table.means().items()
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,163 @@
+"""The pictures that methods are scored on: found at once, read one by one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from tddsr import images
+from tddsr.degradation import Degradation
+from tddsr.degradation.files import degrade_pixels
+from tddsr.images import Pixels
+from tddsr.pixels import centre
+
+Preset = Literal["resshift", "realesrgan"]
+
+
+class PairError(ValueError):
+    """Pictures that do not fit each other, with the reason."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An lr picture and its truth, if that is known; both (H,W,3) uint8.
+
+    ``name`` is the place below its folder, without suffix. ``whole`` is the height and width that lr had before it was
+    cropped.
+    """
+
+    name: str
+    lr: Pixels
+    hr: Pixels | None
+    whole: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Pictures of a folder or of two, by name; iterating reads them and raises on the first that fails."""
+
+    hr: Path | None
+    lr: Path | None
+    preset: Preset
+    seed: int
+    crop: int | None
+    files: dict[str, tuple[Path | None, Path | None]] = field(repr=False)
+    """name -> files of hr and lr; one of the two may be None"""
+    problems: dict[str, str] = field(default_factory=dict)
+    """name -> why it cannot be used"""
+
+    def __iter__(self) -> Iterator[Pair]:
+        return map(self.load, self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def degradation(self) -> str | None:
+        """How lr was made, where that is known."""
+        return f"{self.preset}, seed {self.seed}" if self.lr is None else None
+
+    @property
+    def title(self) -> str:
+        """The folder's name, or its parent's where it says only which of the two it is."""
+        folder = (self.hr or self.lr or Path()).absolute()
+        return folder.parent.name if folder.name.lower() in ("hr", "gt", "lr", "lq") else folder.name
+
+    def digest(self) -> str:
+        """Of the names and sizes of the files: another set of pictures has another."""
+        lines = [
+            f"{name} {[file.stat().st_size if file else None for file in pair]}" for name, pair in self.files.items()
+        ]
+        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+    def load(self, name: str) -> Pair:
+        """Read a picture, or two.
+
+        Raises:
+            ImageError: a picture cannot be read.
+            PairError: the sizes do not fit.
+        """
+        true, small = self.files[name]
+        if true is None:
+            assert small is not None
+            lr = images.read(small).rgb_8_bit
+            return Pair(name, lr if self.crop is None else centre(lr, self.crop // 4), None, lr.shape[:2])
+        hr = images.read(true).rgb_8_bit
+        if small is None:
+            hr = hr if self.crop is None else centre(hr, self.crop)
+            try:
+                hr, lr = degrade_pixels(hr, Degradation.preset(self.preset), name, self.seed)
+            except ValueError as error:
+                raise PairError(f"{true}: {error}") from error
+            return Pair(name, lr, hr, lr.shape[:2])
+        lr = images.read(small).rgb_8_bit
+        if hr.shape[0] != 4 * lr.shape[0] or hr.shape[1] != 4 * lr.shape[1]:
+            raise PairError(
+                f"{small} is not a quarter of the size of {true}: "
+                f"{lr.shape[1]}x{lr.shape[0]} and {hr.shape[1]}x{hr.shape[0]}"
+            )
+        whole = lr.shape[:2]
+        if self.crop is not None:
+            lr, hr = centre(lr, self.crop // 4), centre_by_blocks(hr, self.crop)
+        return Pair(name, lr, hr, whole)
+
+
+def centre_by_blocks(hr: Pixels, side: int) -> Pixels:
+    """The centre of (4h,4w,3) by 4x4 blocks, so that it shows what the centre of the small picture shows."""
+    height, width = hr.shape[0] // 4, hr.shape[1] // 4
+    blocks = centre(hr.reshape(height, 4, width, 4, 3).transpose(0, 2, 1, 3, 4), side // 4)
+    return blocks.transpose(0, 2, 1, 3, 4).reshape(4 * blocks.shape[0], 4 * blocks.shape[1], 3)
+
+
+def by_name(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """The pictures below ``folder`` by place and name without suffix, and those whose name is taken, with the reason.
+
+    Raises:
+        ImageError: the folder is missing or empty.
+    """
+    found: dict[str, Path] = {}
+    problems: dict[str, str] = {}
+    for path in images.find(folder):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if found.setdefault(name, path) != path:
+            problems[name] = f"{path} has the same name as {found[name].name}, which is used"
+    return found, problems
+
+
+def find_pictures(
+    hr: Path | None,
+    lr: Path | None = None,
+    preset: Preset = "resshift",
+    seed: int = 0,
+    limit: int | None = None,
+    crop: int | None = None,
+) -> PictureSet:
+    """Pairs of ``hr`` and ``lr`` by place and name; without ``lr`` those of hr, degraded; without ``hr`` lr alone.
+
+    ``limit``: only the first so many. ``crop``: only the centre, a square of so many hr pixels.
+
+    Raises:
+        ImageError: a folder is missing or empty.
+        PairError: neither folder is given.
+    """
+    if hr is None and lr is None:
+        raise PairError("there is nothing to score on: give hr, lr or both")
+    true, problems = ({}, {}) if hr is None else by_name(hr)
+    small, more = ({}, {}) if lr is None else by_name(lr)
+    problems |= more
+    if hr is not None and lr is not None:
+        problems |= {name: f"{lr} has no picture {name}, the partner of {true[name]}" for name in true.keys() - small}
+        problems |= {name: f"{hr} has no picture {name}, the partner of {small[name]}" for name in small.keys() - true}
+        names = true.keys() & small.keys()
+    else:
+        names = true.keys() | small.keys()
+    files = {name: (true.get(name), small.get(name)) for name in sorted(names)[:limit]}
+    return PictureSet(hr, lr, preset, seed, crop, files, dict(sorted(problems.items())))
+
+
+def reordered(pictures: PictureSet, names: list[str]) -> PictureSet:
+    """The same pictures in another order."""
+    return replace(pictures, files={name: pictures.files[name] for name in names})

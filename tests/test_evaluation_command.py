@@ -1,0 +1,315 @@
+"""``tddsr eval``: its files, going on, and what it says of what cannot be scored."""
+
+import csv
+import io
+import json
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from tddsr.checkpoint import save_model
+from tddsr.cli import app
+from tddsr.evaluation import protocol
+from tddsr.evaluation.frechet import INCEPTION, frechet_distance
+from tddsr.evaluation.scores import METRICS, Setting, choose, load_scores
+from tests.conftest import photo
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["eval", *map(str, arguments)])
+
+
+def result(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return content
+
+
+@pytest.fixture
+def sets(pair_folders):
+    """Options for two pairs."""
+    return ["--hr", pair_folders / "hr", "--lr", pair_folders / "lr", "--device", "cpu"]
+
+
+def test_a_table_and_its_protocol(sets, features, tmp_path):
+    out = tmp_path / "out"
+    done = run("bicubic", *sets, "--features", features, "--seeds", 1, "-o", out)
+    assert done.exit_code == 0
+    assert done.stdout.startswith("| method | PSNR | SSIM | LPIPS-Alex | LPIPS-VGG | NIQE |\n")
+    assert done.stdout.splitlines()[2].startswith("| bicubic | ")
+    assert done.stdout.splitlines()[2].endswith(" - |")  # 80x80 is too small for NIQE
+    assert "2 pairs (hr with lr), x4, whole pictures" in done.stdout
+    assert "not defined for 2 of 2 outputs" in done.stdout
+    content = result(out)
+    assert content["protocol"]["statement"] == done.stdout.splitlines()[-1]
+    psnr = [score["values"]["PSNR"] for score in content["scores"]]
+    assert f"| bicubic | {sum(psnr) / 2:.4f} |" in done.stdout
+
+
+def test_the_files_hold_what_the_report_reads(sets, student, tmp_path):
+    save_model(student, tmp_path / "ours.safetensors")
+    out = tmp_path / "out"
+    hr = f"truth={tmp_path / 'hr'}"
+    metrics = "psnr,ssim,ms-ssim,niqe,fid"
+    done = run("nearest", tmp_path / "ours.safetensors", hr, *sets, "--metrics", metrics, "--seeds", 2,
+               "-o", out, "--save", "--workers", 2)  # fmt: skip
+    assert done.exit_code == 1  # FID's weights
+    content = result(out)
+    assert content["format"] == "tddsr-eval-1"
+    assert content["name"] == "out"
+    assert content["dataset"] == {
+        "name": tmp_path.name, "hr": "hr", "lr": "lr", "degradation": None, "pictures": 2,
+    }  # fmt: skip
+    stated = {"scale": 4, "crop": None, "border": 0, "colour": "y", "tile": "auto", "dtype": "float32", "seeds": 2}
+    assert stated.items() <= content["protocol"].items()
+    assert {"tddsr", "torch", "python"} <= content["protocol"]["versions"].keys()
+    assert list(content["metrics"]) == ["PSNR", "SSIM", "MS-SSIM", "NIQE", "FID"]
+    assert content["metrics"]["PSNR"] == {"better": "higher", "range": [0, None], "needs": "reference", "missing": None}
+    assert INCEPTION in content["metrics"]["FID"]["missing"]
+    assert content["methods"] == {
+        "nearest": {"spec": "nearest", "steps": None, "quoted": False},
+        "ours": {"spec": str(tmp_path / "ours.safetensors"), "steps": 1, "quoted": False},
+        "truth": {"spec": str(tmp_path / "hr"), "steps": None, "quoted": False},
+    }
+    keys = [(score["method"], score["picture"], score["seed"]) for score in content["scores"]]
+    assert keys == [
+        ("nearest", "0", 0), ("nearest", "1", 0),
+        ("ours", "0", 0), ("ours", "0", 1), ("ours", "1", 0), ("ours", "1", 1),
+        ("truth", "0", 0), ("truth", "1", 0),
+    ]  # fmt: skip
+    assert content["scores"][-1]["values"]["PSNR"] == "inf"
+    assert content["scores"][-1]["values"]["SSIM"] == pytest.approx(1)
+    assert "| truth | inf | 1.0000 | - | - | not available |" in done.stdout
+    assert (content["sets"], content["failures"]) == ([], [])
+    with (out / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["method", "picture", "seed", "PSNR", "SSIM", "MS-SSIM", "NIQE"]
+    assert float(rows[0]["PSNR"]) == content["scores"][0]["values"]["PSNR"]
+    assert rows[0]["NIQE"] == ""
+    pictures = out / "pictures"
+    assert np.array_equal(np.asarray(Image.open(pictures / "hr" / "1.png")), photo(80, 80, 1))
+    assert np.array_equal(np.asarray(Image.open(pictures / "lr" / "1.png")), photo(20, 20, 1))
+    assert {path.parent.name for path in pictures.glob("*/0.png")} == {"hr", "lr", "nearest", "ours", "truth"}
+
+
+def test_it_goes_on_where_it_stopped(sets, tmp_path, monkeypatch):
+    whole, stopped = tmp_path / "whole" / "out", tmp_path / "stopped" / "out"
+    arguments = ["bicubic", "nearest", *sets, "--metrics", "psnr,fd-vgg16", "--features", tmp_path]
+    monkeypatch.setattr("tddsr.evaluation.frechet.load_features", lambda *_, **__: _Means())
+    assert run(*arguments, "-o", whole).exit_code == 0
+    score, calls = protocol._score, []
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return score(*args)
+
+    monkeypatch.setattr(protocol, "_score", interrupted)
+    done = run(*arguments, "-o", stopped)
+    assert done.exit_code == 130
+    assert "goes on" in done.stderr
+    assert len(result(stopped)["scores"]) == 2
+    with (stopped / "journal.jsonl").open("ab") as file:
+        file.write(b'{"method": "bicubic", "pic')  # killed in the middle of a line
+    assert run(*arguments, "-o", stopped).exit_code == 0
+    assert len(calls) == 5
+    assert result(stopped) == result(whole)
+    assert result(whole)["sets"][0]["values"]["FD-VGG16"] > 0
+    assert run(*arguments, "-o", stopped).exit_code == 0
+    assert len(calls) == 5
+    assert result(stopped) == result(whole)
+    # Pictures are made up for.
+    assert run(*arguments, "-o", stopped, "--save").exit_code == 0
+    assert len(list((stopped / "pictures").rglob("*.png"))) == 8
+
+
+def test_methods_join_those_of_earlier_runs(sets, tmp_path):
+    for methods in (["bicubic"], ["nearest", "bicubic"]):
+        assert run(*methods, *sets, "--metrics", "psnr", "-o", tmp_path / "out").exit_code == 0
+    assert [score["method"] for score in result(tmp_path / "out")["scores"]] == ["bicubic"] * 2 + ["nearest"] * 2
+
+
+@pytest.mark.parametrize(
+    "changed", [["--border", 2], ["--colour", "rgb"], ["--limit", 1], ["--crop", 40], ["--metrics", "ssim"]]
+)
+def test_another_protocol_is_refused(sets, tmp_path, changed):
+    arguments = ["bicubic", *sets, "--metrics", "psnr", "-o", tmp_path / "out"]
+    assert run(*arguments).exit_code == 0
+    before = (tmp_path / "out" / "result.json").read_bytes()
+    done = run(*arguments, *changed)
+    assert done.exit_code == 1
+    assert "holds scores by another protocol" in done.stderr
+    assert "choose another folder" in done.stderr
+    assert (tmp_path / "out" / "result.json").read_bytes() == before
+
+
+def test_other_weights_under_the_same_name_are_refused(sets, student, teacher, tmp_path):
+    for model in (student, teacher):
+        save_model(model, tmp_path / "m.safetensors")
+        done = run(tmp_path / "m.safetensors", *sets, "--metrics", "psnr", "--seeds", 1, "-o", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "holds scores of other weights under the name m" in done.stderr
+
+
+def test_what_cannot_be_scored_is_said_and_the_rest_scored(sets, tmp_path):
+    for name, side in (("hr", 80), ("lr", 20)):
+        for extra in ("small", "bad"):
+            Image.fromarray(photo(side, side)).save(tmp_path / name / f"{extra}.png")
+    Image.fromarray(photo(20, 24)).save(tmp_path / "lr" / "small.png")
+    (tmp_path / "lr" / "bad.png").write_bytes(b"no picture")
+    Image.fromarray(photo(80, 80)).save(tmp_path / "hr" / "alone.png")
+    (tmp_path / "theirs").mkdir()
+    Image.fromarray(photo(80, 80)).save(tmp_path / "theirs" / "0.png")
+    Image.fromarray(photo(80, 84)).save(tmp_path / "theirs" / "1.png")
+    (tmp_path / "empty").mkdir()
+    done = run("bicubic", f"theirs={tmp_path / 'theirs'}", f"empty={tmp_path / 'empty'}", *sets,
+               "--metrics", "psnr,lpips-vgg", "--features", tmp_path, "-o", tmp_path / "out")  # fmt: skip
+    assert done.exit_code == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == 6
+    assert lines[0].startswith("LPIPS-VGG is not available: ")
+    assert "vgg16_lpips.safetensors does not exist: put vgg16's weights there" in lines[0]
+    content = result(tmp_path / "out")
+    failures = {(failure["method"], failure["picture"]): failure["reason"] for failure in content["failures"]}
+    for key, reason in {
+        ("empty", ""): "holds no pictures",
+        (None, "alone"): "has no picture alone, the partner of",
+        (None, "bad"): "not a picture",
+        (None, "small"): "is not a quarter of the size",
+        ("theirs", "1"): "is 84x80, not four times the size of the lr picture (80x80)",
+    }.items():
+        assert reason in failures.pop(key)
+        assert any(reason in line for line in lines)
+    assert failures == {}
+    assert [(s["method"], s["picture"]) for s in content["scores"]] == [
+        ("bicubic", "0"), ("bicubic", "1"), ("theirs", "0"),
+    ]  # fmt: skip
+    assert "LPIPS-VGG" not in content["scores"][0]["values"]
+    assert "| not available |" in done.stdout
+    assert run("bicubic", "--hr", tmp_path / "empty").exit_code == 1
+
+
+def test_without_truth(tmp_path):
+    (tmp_path / "lr" / "sub").mkdir(parents=True)
+    Image.fromarray(photo(48, 60)).convert("L").save(tmp_path / "lr" / "grey.png")
+    Image.fromarray(photo(50, 60, 1)).convert("RGBA").save(tmp_path / "lr" / "sub" / "clear.png")
+    Image.fromarray(photo(20, 60)).save(tmp_path / "lr" / "tiny.png")
+    done = run("bicubic", "--lr", tmp_path / "lr", "-o", tmp_path / "out")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("| method | NIQE |\n")
+    assert "3 lr pictures (lr)" in done.stdout
+    assert "lower is better, not defined for 1 of 3 outputs" in done.stdout
+    assert [score["picture"] for score in result(tmp_path / "out")["scores"]] == ["grey", "sub/clear", "tiny"]
+    assert result(tmp_path / "out")["scores"][2]["values"] == {}
+    done = run("bicubic", "--lr", tmp_path / "lr", "--metrics", "psnr")
+    assert done.exit_code == 2
+    assert "PSNR compares with true pictures" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["bicubic"], "needs --hr, --lr or both"),
+        (["bicubic", "--hr", "x", "--save"], "--save needs --output"),
+        (["bicubic", "--hr", "x", "--crop", "42"], "multiple of 4"),
+        (["bicubic", "--hr", "x", "--metrics", "psnr,beauty"], "no metric 'beauty'; choose of PSNR"),
+        (["no-model", "--hr", "x"], "no model 'no-model'"),
+    ],
+)
+def test_wrong_options(arguments, reason):
+    done = run(*arguments)
+    assert done.exit_code == 2
+    assert reason in done.stderr
+
+
+# -- the registry --
+
+
+class _Means(torch.nn.Module):
+    """In the place of VGG16."""
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.nn.functional.avg_pool2d(image, 10)]
+
+
+def test_every_metric_declares_itself():
+    for name, metric in METRICS.items():
+        assert metric.name == name
+        low, high = metric.range
+        assert high is None or low < high
+    assert choose(["all"], truth=True) == list(METRICS.values())
+    assert {metric.needs for metric in choose(["all"], truth=False)} == {"none"}
+    assert [metric.name for metric in choose(["niqe", "PSNR"], truth=True)] == ["PSNR", "NIQE"]
+
+
+def test_what_is_missing_says_what_it_needs_and_is_not_replaced(tmp_path, monkeypatch):
+    for package in ("pyiqa", "torch_fidelity"):
+        monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / INCEPTION).write_bytes(b"weights")
+    scores = load_scores(list(METRICS.values()), Setting(features=tmp_path))
+    assert set(scores.loaded) == {"PSNR", "SSIM", "MS-SSIM", "NIQE"}
+    for name, remedy in {
+        "LPIPS-Alex": "alexnet_lpips.safetensors does not exist: put",
+        "LPIPS-VGG": "vgg16_lpips.safetensors does not exist: put",
+        "DISTS": "vgg16_lpips.safetensors does not exist: put",
+        "FD-VGG16": "vgg16_lpips.safetensors does not exist: put",
+        "CLIPIQA": "pip install pyiqa); it and its weights are for non-commercial use",
+        "MUSIQ": "pip install pyiqa); it and its weights are for non-commercial use",
+        "FID": "pip install torch-fidelity",
+    }.items():
+        assert remedy in scores.missing.pop(name)
+    assert scores.missing == {}
+
+
+def test_packages_that_are_there_are_used(tmp_path, monkeypatch):
+    """Their interfaces stand in for them: they need torchvision."""
+
+    class Inception(torch.nn.Module):
+        def __init__(self, name: str, features: list[str], weights: io.BytesIO) -> None:
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.zeros(3))
+            assert features == ["2048"]
+            self.load_state_dict(torch.load(weights, weights_only=False))
+
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor]:
+            assert image.dtype == torch.uint8
+            return (image.float().mean(dim=(2, 3)) + self.bias,)
+
+    module = "torch_fidelity.feature_extractor_inceptionv3"
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(FeatureExtractorInceptionV3=Inception))
+    made = types.SimpleNamespace(create_metric=lambda name, device: lambda image: image.mean(dim=(1, 2, 3))[:, None])
+    monkeypatch.setitem(sys.modules, "pyiqa", made)
+    torch.save({"bias": torch.ones(3)}, tmp_path / INCEPTION)
+    scores = load_scores([METRICS[name] for name in ("CLIPIQA", "MUSIQ", "FID")], Setting(features=tmp_path))
+    assert scores.missing == {}
+    image = torch.rand(2, 3, 8, 8)
+    assert torch.allclose(scores.loaded["MUSIQ"](image, None), image.mean(dim=(1, 2, 3)))
+    expected = (image * 255).round().mean(dim=(2, 3)) + 1
+    assert torch.allclose(scores.loaded["FID"](image, None), expected)
+    torch.save({"bias": print}, tmp_path / INCEPTION)
+    assert "could run code" in load_scores([METRICS["FID"]], Setting(features=tmp_path)).missing["FID"]
+
+
+def test_a_distance_of_sets_compares_with_the_truth_seed_by_seed(sets, student, tmp_path, monkeypatch):
+    monkeypatch.setattr("tddsr.evaluation.frechet.load_features", lambda *_, **__: _Means())
+    save_model(student, tmp_path / "m.safetensors")
+    hr = f"truth={tmp_path / 'hr'}"
+    arguments = [tmp_path / "m.safetensors", hr, *sets, "--metrics", "fd-vgg16,psnr", "--seeds", 2, "--save"]
+    assert run(*arguments, "-o", tmp_path / "out").exit_code == 0
+    content = result(tmp_path / "out")
+    assert [(row["method"], row["seed"]) for row in content["sets"]] == [("m", 0), ("m", 1), ("truth", 0)]
+    assert content["sets"][-1]["values"]["FD-VGG16"] == pytest.approx(0, abs=1e-9)
+    means = {}
+    for name in ("hr", "m"):
+        pictures = [np.asarray(Image.open(tmp_path / "out" / "pictures" / name / f"{i}.png")) for i in range(2)]
+        means[name] = torch.stack([torch.from_numpy(p / 127.5 - 1).mean(dim=(0, 1)) for p in pictures])
+    expected = frechet_distance(means["m"], means["hr"])
+    assert content["sets"][0]["values"]["FD-VGG16"] == pytest.approx(expected, rel=1e-4)
