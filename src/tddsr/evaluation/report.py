@@ -286,7 +286,8 @@ def _comparison(group: Group) -> list[Row]:
                 cells.append(Cell("–"))
                 continue
             ends = pair.interval or (pair.mean, pair.mean)
-            places = _decimals([pair.mean * 2, *ends])
+            figure = _figure(group.measured[0], column.metric)
+            places = _decimals([figure.mean] if figure else [])
             cells.append(Cell(
                 _text(pair.mean, places, signed=True),
                 rank="best" if ends[0] > 0 or ends[1] < 0 else "",
@@ -334,12 +335,14 @@ def _views(group: Group, count: int, allowance: float) -> tuple[list[View], str]
         _view(name, box, kept, extra, allowance / len(chosen), f"{difference:.1f}") for difference, box, name in chosen
     ]
     what = "the methods differ" if len(kept) > 1 else "the method and the truth differ"
+    if not found:
+        return [], "No crops: no picture was kept at the same size for every method."
     rule = (
         f"The {len(chosen)} of {len(found)} pictures, and in each the window of at most {WINDOW}×{WINDOW} pixels, in "
         f"which {what} most (mean over the window of the brightest less the darkest, of 255): the extremes, not "
         "typical pictures."
     )
-    return views, rule if len(kept) > 1 or extra["hr"] else ""
+    return views, rule
 
 
 def _view(
