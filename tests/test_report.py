@@ -10,7 +10,12 @@ METRICS = {
     "PSNR-Y": {"better": "higher", "range": [0, None], "needs": "reference", "missing": None},
     "LPIPS-Alex": {"better": "lower", "range": [0, 1], "needs": "reference", "missing": None},
     "FID": {"better": "lower", "range": [0, None], "needs": "set", "missing": None},
-    "CLIPIQA": {"better": "higher", "range": [0, 1], "needs": "none", "missing": "needs clip.pt in the features folder"},
+    "CLIPIQA": {
+        "better": "higher",
+        "range": [0, 1],
+        "needs": "none",
+        "missing": "needs clip.pt",
+    },
 }
 
 
@@ -22,19 +27,25 @@ def save_result(folder: Path, methods=("bicubic", "compact", "teacher"), count=1
     for place, method in enumerate(methods):
         for seed in range(1 if method == "bicubic" else 3):
             for name in names:
-                values = {"PSNR-Y": 24 + place + rng.normal(0, 1), "LPIPS-Alex": 0.5 - 0.1 * place + rng.normal(0, 0.03)}
+                values = {
+                    "PSNR-Y": 24 + place + rng.normal(0, 1),
+                    "LPIPS-Alex": 0.5 - 0.1 * place + rng.normal(0, 0.03),
+                }
                 scores.append({"method": method, "picture": name, "seed": seed, "values": values})
             sets.append({"method": method, "seed": seed, "values": {"FID": 80 - 9 * place + rng.normal(0, 0.5)}})
     result = {
         "format": "tddsr-eval-1",
         "name": folder.name,
-        "dataset": {"name": "Set of <made-up> pictures", "hr": "hr", "lr": None, "degradation": "resshift, seed 0", "pictures": count},
+        "dataset": {
+            "name": "<made-up> pictures", "hr": "hr", "lr": None, "degradation": "resshift, seed 0", "pictures": count,
+        },
         "protocol": {
-            "scale": 4, "crop": None, "border": 0, "colour": "Y of BT.601", "tile": None, "dtype": "float32", "seeds": 3,
-            "statement": f"{count} pairs, x4, whole pictures, mean over 3 noise seeds", "versions": {"tddsr": "0.1.0"},
+            "scale": 4, "crop": None, "border": 0, "colour": "Y of BT.601", "tile": None, "dtype": "float32",
+            "seeds": 3, "statement": f"{count} pairs, x4, whole pictures, mean over 3 noise seeds",
+            "versions": {"tddsr": "0.1.0"},
         },
         "metrics": METRICS,
-        "methods": {name: {"spec": name, "steps": None if name == "bicubic" else 1, "quoted": False} for name in methods},
+        "methods": {name: {"spec": name, "steps": 1, "quoted": False} for name in methods},
         "scores": scores,
         "sets": sets,
         "failures": [],

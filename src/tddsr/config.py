@@ -15,7 +15,6 @@ from tddsr.networks.discriminator import DiscriminatorConfig
 from tddsr.networks.downsampler import DownsamplerConfig
 from tddsr.networks.features import BackboneName, FeatureName
 
-
 Settings = TypeVar("Settings", bound=BaseModel)
 
 

@@ -16,8 +16,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from tddsr.checkpoint import NAMED_MODELS
 from tddsr.config import find_recipe, load_settings
 from tddsr.download import cache_folder
-from tddsr.evaluation.report import Absent, Column, Group, Measured, Quoted, Source
 from tddsr.evaluation.results import Better, ResultError
+from tddsr.evaluation.tables import Absent, Column, Group, Measured, Quoted, Source
 from tddsr.registry import AUTOENCODER, MODELS, UNPUBLISHED
 
 

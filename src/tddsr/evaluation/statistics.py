@@ -55,7 +55,8 @@ class Paired:
 def sign_test(wins: int, losses: int) -> float:
     """The exact two-sided binomial test of a fair coin."""
     total, fewer = wins + losses, min(wins, losses)
-    return min(1.0, 2 * sum(math.comb(total, k) for k in range(fewer + 1)) / 2**total)
+    outcomes: int = 2 * sum(math.comb(total, k) for k in range(fewer + 1))
+    return min(1.0, outcomes / (1 << total))
 
 
 def paired(values: Values, first: Values, higher_is_better: bool) -> Paired:
