@@ -238,6 +238,7 @@ def _quoted_block(group: Group) -> list[Row]:
 
 
 def blocks(group: Group, notes: Notes) -> list[Block]:
+    """The rows that were measured and those that are quoted, each ranked among themselves."""
     measured, quoted = _measured_block(group, notes), _quoted_block(group)
     origin = f"Quoted from {group.quoted_from}, not measured" if group.quoted_from else "Quoted, not measured"
     blocks = [Block("Measured" if quoted else "", measured), Block(origin, quoted)]
