@@ -361,7 +361,7 @@ def compare(
     try:
         shown, total = views.compare(inputs, called, limit, int(budget * 1e6))
         note = f"The first {len(shown)} of {total} pictures." if len(shown) < total else ""
-        page.write(output, page.comparison(" and ".join(called), shown, note))
+        page.write(output, page.comparison(f"{', '.join(called[:-1])} and {called[-1]}", shown, note))
     except (ValueError, OSError) as error:
         _fail(str(error), code=1)
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
