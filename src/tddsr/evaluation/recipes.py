@@ -121,17 +121,19 @@ def measure(recipe: ReportRecipe, folder: Path, tell: Callable[[str], None] = la
     for name, data in recipe.data.items():
         group = Group(name, columns, quoted_from=recipe.source)
         for label, row in recipe.rows.items():
-            if name in row.quoted:
-                group.quoted.append(Quoted(label, row.quoted[name]))
             method = row.method_for(name)
-            if method is None:
-                continue
-            reason = _data_missing(name, data) or _method_missing(label, method)
-            found = reason or _measure_row(recipe, data, label, method, folder / "results" / _slug(name), tell)
-            if isinstance(found, str):
-                group.absent.append(Absent(label, found))
-            else:
-                group.measured.append(Measured(label, found, label))
+            reason = ""
+            if method is not None:
+                found = _data_missing(name, data) or _method_missing(label, method)
+                found = found or _measure_row(recipe, data, label, method, folder / "results" / _slug(name), tell)
+                if isinstance(found, Source):
+                    group.measured.append(Measured(label, found, label))
+                else:
+                    reason = found
+            if name in row.quoted:
+                group.quoted.append(Quoted(label, row.quoted[name], reason))
+            elif reason:
+                group.absent.append(Absent(label, reason))
         statements = dict.fromkeys(row.source.result.protocol.statement for row in group.measured)
         group.comment = next(iter(statements)) if len(statements) == 1 else ""
         groups.append(group)

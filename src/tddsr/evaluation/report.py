@@ -8,6 +8,7 @@ from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from tddsr import images
@@ -109,7 +110,11 @@ def _view(
         layers.append(Layer("truth", _open(extra["hr"][name]).crop(box)))
     view = with_overview(embed(f"{name}, difference {difference}", layers, allowance), first, box)
     methods = [index for index, layer in enumerate(layers) if layer.label in kept]
-    return changed(view, start=(methods[0], methods[1] if len(methods) > 1 else len(layers) - 1))
+    # At first, the first method beside the one that is least like it; a method alone, beside the truth.
+    others = methods[1:] or [len(layers) - 1]
+    pixels = [np.asarray(layer.image, np.int16) for layer in layers]
+    least_alike = max(others, key=lambda other: np.abs(pixels[other] - pixels[methods[0]]).sum())
+    return changed(view, start=(methods[0], least_alike))
 
 
 def _open(path: Path) -> Image.Image:
@@ -226,6 +231,7 @@ def write_report(
         "comment": comment,
         "sections": sections,
         "notes": notes.texts,
+        "quoted": any(group.quoted for group in groups),
         "level": round(100 * statistics.LEVEL),
         "resamples": statistics.RESAMPLES,
         "bootstrap_seed": statistics.SEED,

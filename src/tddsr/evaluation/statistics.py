@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 RESAMPLES = 5000
 LEVEL = 0.95
 SEED = 0
+FEWEST = 5
+"""Values from which on an interval is given: from fewer, resampling makes one that is far too narrow."""
 
 Values = NDArray[np.float64]
 
 
 def interval(values: Values) -> tuple[float, float] | None:
-    """The percentile bootstrap interval of the mean of ``values`` (n,); None for fewer than two."""
+    """The percentile bootstrap interval of the mean of ``values`` (n,); None for fewer than ``FEWEST``."""
     count = len(values)
-    if count < 2:
+    if count < FEWEST:
         return None
     # A generator of its own for every call: an interval does not depend on what was computed before it.
     rng = np.random.default_rng(SEED)

@@ -59,10 +59,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Quoted:
-    """A row whose figures were not measured but printed somewhere, metric -> as printed."""
+    """A row whose figures were not measured but printed somewhere, column -> as printed; ``reason`` says why."""
 
     label: str
     figures: dict[str, str]
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -228,18 +229,19 @@ def _measured_block(group: Group, notes: Notes) -> list[Row]:
     return rows
 
 
-def _quoted_block(group: Group) -> list[Row]:
-    rows = [
-        Row(f"{row.label} (quoted)", [Cell(row.figures.get(column.name, DASH)) for column in group.columns])
-        for row in group.quoted
-    ]
+def _quoted_block(group: Group, notes: Notes) -> list[Row]:
+    rows = []
+    for row in group.quoted:
+        cells = [Cell(row.figures.get(column.name, DASH)) for column in group.columns]
+        why = (notes.number(f"not measured here: {row.reason}"),) if row.reason else ()
+        rows.append(Row(f"{row.label} (quoted)", cells, why))
     known = [[column.name in row.figures for column in group.columns] for row in group.quoted]
     return _ranked(rows, group.columns, known)
 
 
 def blocks(group: Group, notes: Notes) -> list[Block]:
     """The rows that were measured and those that are quoted, each ranked among themselves."""
-    measured, quoted = _measured_block(group, notes), _quoted_block(group)
+    measured, quoted = _measured_block(group, notes), _quoted_block(group, notes)
     origin = f"Quoted from {group.quoted_from}, not measured" if group.quoted_from else "Quoted, not measured"
     blocks = [Block("Measured" if quoted else "", measured), Block(origin, quoted)]
     return [block for block in blocks if block.rows]
@@ -266,13 +268,13 @@ def comparison(group: Group) -> list[Row]:
             if pair is None:
                 cells.append(Cell(DASH))
                 continue
-            ends = pair.interval or (pair.mean, pair.mean)
+            ends = pair.interval
             figure = _figure(group.measured[0], column.metric)
             places = _decimals([figure.mean] if figure else [])
             cells.append(Cell(
                 _text(pair.mean, places, signed=True),
-                rank="best" if ends[0] > 0 or ends[1] < 0 else "",
-                interval=f"{_text(ends[0], places, signed=True)} to {_text(ends[1], places, signed=True)}",
+                rank="best" if ends and (ends[0] > 0 or ends[1] < 0) else "",
+                interval=" to ".join(_text(end, places, signed=True) for end in ends or ()),
                 spread=f"better {pair.wins}, worse {pair.losses}; p {_probability(pair.p)}",
             ))  # fmt: skip
         rows.append(Row(row.label, cells))
