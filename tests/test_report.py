@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tddsr.cli import app
 from tddsr.config import RecipeError, recipe_names
-from tddsr.evaluation import recipes, statistics
+from tddsr.evaluation import statistics
 from tddsr.evaluation.recipes import load_report_recipe, measure
 from tddsr.evaluation.report import by_data_set, write_report
 from tddsr.evaluation.results import Result, ResultError, read_result, saved_pictures
@@ -263,7 +263,7 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory) -> Path:
+def report(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     done = call("report", save_result(root / "one"), "-o", root / "out", "--title", "A <title>", "--pictures", 2)
     assert done.exit_code == 0, done.stderr
@@ -398,23 +398,25 @@ def test_a_wrong_report_recipe_is_one_line(override):
 def test_a_recipe_measures_what_can_be_measured_once(tmp_path, monkeypatch):
     calls = []
 
-    def fake(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def fake(command, **_):
         calls.append(command)
         label, _, spec = command[4].partition("=")
         if spec == "bicubic":
             return subprocess.CompletedProcess(command, 1, "", "first line\nit broke\n")
         count = int(command[command.index("--limit") + 1])
-        save_result(Path(command[command.index("-o") + 1]), methods=(label,), count=count, size=0, failures=[])
+        folder = Path(command[command.index("-o") + 1])
+        shutil.rmtree(folder, ignore_errors=True)
+        save_result(folder, methods=(label,), count=count, size=0, failures=[])
         return subprocess.CompletedProcess(command, 1, "", "CLIPIQA is not available")
 
-    monkeypatch.setattr(recipes.subprocess, "run", fake)
+    monkeypatch.setattr("tddsr.evaluation.recipes.subprocess.run", fake)
     monkeypatch.setenv("TDDSR_CACHE", str(tmp_path / "cache"))
     (tmp_path / "photos").mkdir()
     overrides = [f"data.RealSR.lr={tmp_path / 'photos'}", f"data.RealSet65.lr={tmp_path / 'none'}", "limit=3"]
     recipe = load_report_recipe("table1", overrides)
     first, second = measure(recipe, tmp_path)
     assert [row.label for row in first.measured] == ["compact"]
-    reasons = {row.label: row.reason for row in (*first.absent, *first.quoted)}
+    reasons = {row.label: row.reason for row in first.quoted} | {row.label: row.reason for row in first.absent}
     assert set(reasons) == {"bicubic", "RankSRGAN", "Real-ESRGAN", "ResShift-15", "SinSR-1", "Ours-1"}
     assert [row.label for row in first.absent] == ["bicubic"]
     assert reasons["bicubic"] == "it broke"
@@ -422,7 +424,8 @@ def test_a_recipe_measures_what_can_be_measured_once(tmp_path, monkeypatch):
     assert "rows.Ours-1.method" in reasons["Ours-1"]
     assert len(first.quoted) == 5
     assert not second.measured
-    assert all("none" in row.reason for row in (*second.absent, *second.quoted))
+    assert all("none" in row.reason for row in second.absent)
+    assert all("none" in row.reason for row in second.quoted)
     assert calls[1][3:] == [
         "eval", "compact=compact", "--seeds", "3", "--save", "--metrics", "CLIPIQA,MUSIQ,NIQE", "--preset", "resshift",
         "--seed", "0", "--device", "auto", "--lr", str(tmp_path / "photos"), "--limit", "3", *calls[1][-2:],
@@ -431,6 +434,14 @@ def test_a_recipe_measures_what_can_be_measured_once(tmp_path, monkeypatch):
     assert [command[4] for command in calls] == ["bicubic=bicubic", "compact=compact", "bicubic=bicubic"]
     measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
     assert calls[-1][4] == "compact=compact"
+
+    # What an interrupted run left is not taken for the whole.
+    target = Path(calls[-1][-1]) / "result.json"
+    content = json.loads(target.read_text())
+    target.write_text(json.dumps(content | {"scores": content["scores"][:-1]}))
+    calls.clear()
+    measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
+    assert [command[4] for command in calls] == ["bicubic=bicubic", "compact=compact"]
 
     done = call("report", "table1", *overrides, "-o", tmp_path)
     assert done.exit_code == 0, done.stderr

@@ -340,6 +340,8 @@ def report(
             typer.echo(path)
     except (ValueError, OSError) as error:
         _fail(str(error), code=1)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on from what is measured", code=130)
 
 
 @app.command()

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from tddsr.checkpoint import NAMED_MODELS
 from tddsr.config import find_recipe, load_settings
 from tddsr.download import cache_folder
-from tddsr.evaluation.results import Better, ResultError
+from tddsr.evaluation.results import Better, ResultError, read_result
 from tddsr.evaluation.tables import Absent, Column, Group, Measured, Quoted, Source
 from tddsr.registry import AUTOENCODER, MODELS, UNPUBLISHED
 
@@ -124,12 +125,13 @@ def measure(recipe: ReportRecipe, folder: Path, tell: Callable[[str], None] = la
             method = row.method_for(name)
             reason = ""
             if method is not None:
-                found = _data_missing(name, data) or _method_missing(label, method)
-                found = found or _measure_row(recipe, data, label, method, folder / "results" / _slug(name), tell)
-                if isinstance(found, Source):
-                    group.measured.append(Measured(label, found, label))
-                else:
+                missing = _data_missing(name, data) or _method_missing(label, method)
+                place = folder / "results" / _slug(name)
+                found = missing or _measure_row(recipe, data, label, method, place, tell)
+                if isinstance(found, str):
                     reason = found
+                else:
+                    group.measured.append(Measured(label, found, label))
             if name in row.quoted:
                 group.quoted.append(Quoted(label, row.quoted[name], reason))
             elif reason:
@@ -188,23 +190,26 @@ def _measure_row(
     # What moves the scores is in the folder's name: where it changes, nothing old is taken for new.
     stamp = [options, _state(Path(NAMED_MODELS.get(_model_of(method), _model_of(method)))), _state(recipe.features)]
     target = folder / f"{_slug(label)}-{hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:8]}"
-    if not (target / "result.json").is_file():
+    if not _is_done(target, label):
         tell(f"measuring {label} on {data.hr or data.lr} ...")
         command = [sys.executable, "-m", "tddsr", "eval", *options, "-o", str(target)]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if not (target / "result.json").is_file():
+        if not _is_done(target, label):
             lines = done.stderr.strip().splitlines()
             return lines[-1] if lines else f"`tddsr eval` ended with exit code {done.returncode} and said nothing"
+    return Source.read(target)
+
+
+def _is_done(folder: Path, label: str) -> bool:
+    """Whether ``folder`` holds every picture's scores, or why there are none; `tddsr eval` goes on from part of them."""
     try:
-        source = Source.read(target)
-    except ResultError as error:
-        return str(error)
-    if label in source.result.methods:
-        return source
-    reasons = [failure.reason for failure in source.result.failures]
-    # Not to be taken for measured the next time, when what it lacks may be there.
-    (target / "result.json").unlink()
-    return reasons[0] if reasons else f"{target}: the result does not name {label}"
+        result = read_result(folder)
+    except ResultError:
+        return False
+    seeds = Counter(score.picture for score in result.scores if score.method == label)
+    failed = {failure.picture for failure in result.failures}
+    missing = result.dataset.pictures - len(seeds.keys() | failed)
+    return label in result.methods and missing <= 0 and len({seeds[name] for name in seeds if name not in failed}) <= 1
 
 
 def _state(path: Path | None) -> list[tuple[str, int, int]]:
