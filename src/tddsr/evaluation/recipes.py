@@ -201,7 +201,7 @@ def _measure_row(
 
 
 def _is_done(folder: Path, label: str) -> bool:
-    """Whether ``folder`` holds every picture's scores, or why there are none; `tddsr eval` goes on from part of them."""
+    """Whether ``folder`` holds every picture's scores or failures; `tddsr eval` goes on from part of them."""
     try:
         result = read_result(folder)
     except ResultError:
