@@ -191,8 +191,8 @@ def test_the_comparison_is_over_common_pictures(tmp_path):
     group = by_data_set([Source.read(folder)])[0]
     rows, notes = comparison(group), Notes()
     assert [row.label for row in rows] == ["compact", "teacher"]
-    assert "better 12, worse 0" in rows[0].cells[1].spread
-    assert "better 11, worse 0" in rows[1].cells[1].spread
+    assert "12 : 0, p < .001" in rows[0].cells[1].spread
+    assert "11 : 0, p < .001" in rows[1].cells[1].spread
     teacher = blocks(group, notes)[0].rows[2]
     assert [notes.texts[n - 1] for n in teacher.cells[0].notes] == ["over 11 of 12 pictures"]
     assert teacher.notes
@@ -282,6 +282,13 @@ def test_the_page_asks_nobody_for_anything(report):
     assert page.tags.count("input") == 2
     # whole picture, input, three methods, truth; and the two of the stage
     assert page.tags.count("img") == 2 * 8
+
+
+def test_the_page_keeps_to_its_budget(report, tmp_path):
+    write_report(by_data_set([Source.read(report.parent / "one")]), tmp_path, "Small", pictures=3, budget=60_000)
+    embedded = re.findall('data:image/[^"]*', (tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert len(embedded) == 3 * 6
+    assert sum(map(len, embedded)) < 60_000 + 30 * len(embedded)
 
 
 def test_the_same_results_give_the_same_page(report, tmp_path):

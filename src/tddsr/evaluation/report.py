@@ -26,7 +26,7 @@ from tddsr.evaluation.tables import (
     blocks,
     comparison,
 )
-from tddsr.evaluation.views import BLOCK, Layer, View, differing_window, embed, with_overview
+from tddsr.evaluation.views import BLOCK, Layer, View, differing_window, embed_place
 
 WINDOW = 192
 """Side of a crop in hr pixels."""
@@ -108,7 +108,7 @@ def _view(
             layers.insert(0, Layer("input", small.crop((left, top, right, bottom)), enlarged=True))
     if name in extra["hr"]:
         layers.append(Layer("truth", _open(extra["hr"][name]).crop(box)))
-    view = with_overview(embed(f"{name}, difference {difference}", layers, allowance), first, box)
+    view = embed_place(f"{name}, difference {difference}", layers, first, box, allowance)
     methods = [index for index, layer in enumerate(layers) if layer.label in kept]
     # At first, the first method beside the one that is least like it; a method alone, beside the truth.
     others = methods[1:] or [len(layers) - 1]
@@ -223,8 +223,7 @@ def write_report(
     """
     notes = Notes()
     with_pictures = sum(any(saved_pictures(r.source.folder, r.method) for r in group.measured) for group in groups)
-    # Some of the budget is for the overviews.
-    allowance = 0.9 * budget / max(1, with_pictures)
+    allowance = budget / max(1, with_pictures)
     sections = [_section(group, notes, pictures, allowance) for group in groups]
     values: dict[str, Any] = {
         "title": title,

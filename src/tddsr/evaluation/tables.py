@@ -275,7 +275,7 @@ def comparison(group: Group) -> list[Row]:
                 _text(pair.mean, places, signed=True),
                 rank="best" if ends and (ends[0] > 0 or ends[1] < 0) else "",
                 interval=" to ".join(_text(end, places, signed=True) for end in ends or ()),
-                spread=f"better {pair.wins}, worse {pair.losses}; p {_probability(pair.p)}",
+                spread=f"{pair.wins} : {pair.losses}, p {_probability(pair.p)}",
             ))  # fmt: skip
         rows.append(Row(row.label, cells))
     return rows

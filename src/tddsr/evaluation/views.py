@@ -21,6 +21,9 @@ QUALITIES: tuple[int | None, ...] = (None, 95, 90, 80, 65)
 _LARGEST = 16383
 """Side that a WebP file can hold."""
 
+_OVERVIEW = 280
+"""Longer side of a whole picture that only shows where a crop is from."""
+
 _BASE64 = 4 / 3
 
 
@@ -106,18 +109,17 @@ def _reduced(image: Image.Image, factor: int) -> Image.Image:
     return image.resize((image.width // factor, image.height // factor), Image.Resampling.BOX)
 
 
-def with_overview(view: View, whole: Image.Image, box: tuple[int, int, int, int], side: int = 280) -> View:
-    """Add the whole picture, small, with the place (left, top, right, bottom in its pixels) marked."""
+def embed_place(
+    title: str, layers: Sequence[Layer], whole: Image.Image, box: tuple[int, int, int, int], allowance: float
+) -> View:
+    """As ``embed``, with the whole picture, small, and where in it (left, top, right, bottom) the layers are from."""
     small = whole.copy()
-    small.thumbnail((side, side), Image.Resampling.BOX)
+    small.thumbnail((_OVERVIEW, _OVERVIEW), Image.Resampling.BOX)
+    overview = _url(_webp(small, 80))
     left, top, right, bottom = box
-    shares = (
-        left / whole.width,
-        top / whole.height,
-        (right - left) / whole.width,
-        (bottom - top) / whole.height,
-    )
-    return replace(view, overview=_url(_webp(small, 80)), box=shares)
+    width, height = whole.size
+    shares = (left / width, top / height, (right - left) / width, (bottom - top) / height)
+    return replace(embed(title, layers, allowance - len(overview)), overview=overview, box=shares)
 
 
 # Where methods differ most
