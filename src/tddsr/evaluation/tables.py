@@ -192,7 +192,8 @@ def _why_missing(row: Measured, column: Column) -> str:
     if metric is None:
         return f"{column.name}: not asked for in this run"
     if metric.missing:
-        return f"{column.name}: {metric.missing}"
+        named = metric.missing.lower().startswith(column.name.lower())
+        return metric.missing if named else f"{column.name}: {metric.missing}"
     if metric.needs == "reference" and row.source.result.dataset.hr is None:
         return f"{column.name}: needs true pictures, which this data set has not"
     return f"{column.name}: no picture of this method has this score"
