@@ -297,5 +297,5 @@ def test_convert_halves_a_model_and_keeps_its_notes(model, student, tmp_path):
 
 def test_version_and_help():
     assert call("--version").stdout.strip() == __version__
-    for command in ("upscale", "degrade", "train", "eval"):
+    for command in ("upscale", "degrade", "train", "eval", "report", "compare"):
         assert call(command, "--help").exit_code == 0

@@ -22,3 +22,12 @@ def test_inference_never_imports_training():
         "assert not unwanted, unwanted\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_reports_and_comparisons_wait_for_no_network():
+    code = (
+        "import sys, tddsr.evaluation.report\n"
+        "heavy = {'torch', 'torchmetrics'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

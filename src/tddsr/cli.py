@@ -315,6 +315,82 @@ def evaluate(
         raise typer.Exit(1)
 
 
+BudgetOption = Annotated[float, typer.Option(min=0.1, help="MB that the embedded pictures may take together")]
+
+
+@app.command()
+def report(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RESULT...",
+            help="folders that eval -o wrote; or a recipe (table1 .. table6) and KEY=VALUE...",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="folder of report.html and report.md; a recipe has its own")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="of the page")] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="crops of at most so many pictures a data set")] = 4,
+    budget: BudgetOption = 8,
+) -> None:
+    """Gather results on one page: tables, how sure they are, the protocol, and crops to compare by hand."""
+    from tddsr.evaluation.report import by_data_set, write_report
+    from tddsr.evaluation.tables import Source
+
+    folders = [Path(name) for name in inputs if Path(name).is_dir() or Path(name).name == "result.json"]
+    comment = ""
+    try:
+        if len(folders) == len(inputs):
+            groups, title = by_data_set([Source.read(folder) for folder in folders]), title or "Scores"
+        elif folders:
+            other = next(name for name in inputs if Path(name) not in folders)
+            _fail(f"{other}: not a folder of results; a recipe is given alone, with KEY=VALUE after it", code=2)
+        else:
+            from tddsr.config import RecipeError
+            from tddsr.evaluation.recipes import load_report_recipe, measure
+
+            try:
+                recipe = load_report_recipe(inputs[0], inputs[1:])
+            except RecipeError as error:
+                _fail(str(error), code=2)
+            output, title, comment = output or recipe.out, title or recipe.title, recipe.comment
+            groups = measure(recipe, output, lambda line: typer.echo(line, err=True))
+        if output is None:
+            _fail("report needs --output, the folder to write to", code=2)
+        for path in write_report(groups, output, title, pictures, int(budget * 1e6), comment):
+            typer.echo(path)
+    except (ValueError, OSError) as error:
+        _fail(str(error), code=1)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on from what is measured", code=130)
+
+
+@app.command()
+def compare(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="A B...", help="pictures of one scene, or folders with the same names")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="the page (.html)")],
+    names: Annotated[str | None, typer.Option(help="what to call them, with commas between")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="of folders, at most so many pictures")] = 12,
+    budget: BudgetOption = 20,
+) -> None:
+    """Write a page with a slider between pictures. Sizes may differ by a whole factor: small ones are enlarged."""
+    from tddsr.evaluation import page, views
+
+    called = [name.strip() for name in names.split(",")] if names else views.labels(inputs)
+    if len(inputs) < 2 or len(called) != len(inputs):
+        _fail(f"compare needs two inputs or more, and a name for each: {len(inputs)} and {len(called)} given", code=2)
+    try:
+        shown, total = views.compare(inputs, called, limit, int(budget * 1e6))
+        note = f"The first {len(shown)} of {total} pictures." if len(shown) < total else ""
+        page.write(output, page.comparison(f"{', '.join(called[:-1])} and {called[-1]}", shown, note))
+    except (ValueError, OSError) as error:
+        _fail(str(error), code=1)
+    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+
+
 def _fail(message: str, code: int) -> NoReturn:
     typer.echo(message, err=True)
     sys.exit(code)

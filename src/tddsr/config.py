@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,6 +14,8 @@ from tddsr.model import ModelConfig
 from tddsr.networks.discriminator import DiscriminatorConfig
 from tddsr.networks.downsampler import DownsamplerConfig
 from tddsr.networks.features import BackboneName, FeatureName
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class RecipeError(ValueError):
@@ -195,17 +197,21 @@ _FOLDERS = (Path(__file__).with_name("recipes"), Path(__file__).parents[2] / "re
 """Where recipes lie in an installed package and in a checkout."""
 
 
-def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
-    return sorted({file.stem for folder in _FOLDERS for file in folder.glob("*.yaml")})
+def recipe_names(kind: str = "") -> list[str]:
+    """The recipes that come with the package; ``kind`` as for ``find_recipe``."""
+    return sorted({file.stem for folder in _FOLDERS for file in (folder / kind).glob("*.yaml")})
 
 
-def _find(name: str) -> Path:
-    candidates = [Path(name), *(folder / f"{name}.yaml" for folder in _FOLDERS)]
-    for path in candidates:
+def find_recipe(name: str, kind: str = "") -> Path:
+    """The file of a recipe by path or name; ``kind`` is the folder of other recipes than for training.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    for path in (Path(name), *(folder / kind / f"{name}.yaml" for folder in _FOLDERS)):
         if path.is_file():
             return path
-    raise RecipeError(f"no recipe '{name}': neither a file nor one of {', '.join(recipe_names())}")
+    raise RecipeError(f"no recipe '{name}': neither a file nor one of {', '.join(recipe_names(kind))}")
 
 
 def _set(tree: dict[str, Any], override: str) -> None:
@@ -229,14 +235,18 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: no such recipe, not YAML, an unknown key, or an impossible value.
     """
-    path = _find(name)
+    return load_settings(Recipe, find_recipe(name), overrides)
+
+
+def load_settings(kind: type[Settings], path: Path, overrides: Sequence[str] = ()) -> Settings:
+    """As ``load_recipe``, for any kind of typed settings."""
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(tree, dict):
             raise RecipeError(f"{path} holds no keys")
         for override in overrides:
             _set(tree, override)
-        return Recipe.model_validate(tree)
+        return kind.model_validate(tree)
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: {' '.join(str(error).split())}") from error
     except ValidationError as error:

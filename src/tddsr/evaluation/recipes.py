@@ -1,0 +1,224 @@
+"""Report recipes: the tables of a paper, with what can be measured on this machine beside what the paper prints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from tddsr.checkpoint import NAMED_MODELS
+from tddsr.config import find_recipe, load_settings
+from tddsr.download import cache_folder
+from tddsr.evaluation.results import Better, ResultError, read_result
+from tddsr.evaluation.tables import Absent, Column, Group, Measured, Quoted, Source
+from tddsr.registry import AUTOENCODER, MODELS, UNPUBLISHED
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _a_number(text: str) -> str:
+    float(text)
+    return text
+
+
+Printed = Annotated[str, AfterValidator(_a_number)]
+"""A figure as it is printed, with its last zeros; so it stands in quotes in YAML."""
+
+
+class ColumnConfig(_Section):
+    """A metric of the table."""
+
+    metric: str | None = Field(None, description="its name for `tddsr eval`; unset: the column's")
+    better: Better
+
+
+class DataConfig(_Section):
+    """A data set: the options of `tddsr eval`."""
+
+    hr: Path | None = None
+    lr: Path | None = None
+    preset: Literal["resshift", "realesrgan"] = "resshift"
+    seed: int = Field(0, ge=0, description="of the degradation")
+    crop: int | None = Field(None, ge=32)
+
+    @model_validator(mode="after")
+    def _some_pictures(self) -> DataConfig:
+        if self.hr is None and self.lr is None:
+            raise ValueError("a data set needs hr, lr or both")
+        return self
+
+
+class RowConfig(_Section):
+    """A row: how to measure it, and what the paper prints."""
+
+    method: str | dict[str, str] | None = Field(
+        None, description="method of `tddsr eval` or folder of finished pictures; or one for each data set"
+    )
+    quoted: dict[str, dict[str, Printed]] = Field({}, description="data set -> column -> figure")
+
+    def method_for(self, data: str) -> str | None:
+        return self.method.get(data) if isinstance(self.method, dict) else self.method
+
+
+class ReportRecipe(_Section):
+    """One table."""
+
+    title: str
+    source: str = Field(description="where the quoted figures were printed")
+    comment: str = ""
+    out: Path
+    features: Path | None = Field(None, description="folder of the weights that metrics need")
+    device: str = "auto"
+    seeds: int = Field(3, ge=1, description="noise seeds")
+    limit: int | None = Field(None, ge=1, description="pictures of each data set; unset: all")
+    columns: dict[str, ColumnConfig] = Field(min_length=1)
+    data: dict[str, DataConfig] = Field(min_length=1)
+    rows: dict[str, RowConfig] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> ReportRecipe:
+        for label, row in self.rows.items():
+            named = [*row.quoted, *(row.method if isinstance(row.method, dict) else ())]
+            for data in named:
+                if data not in self.data:
+                    raise ValueError(f"rows.{label}: no data set is called {data}; there are {', '.join(self.data)}")
+            for column in (name for figures in row.quoted.values() for name in figures):
+                if column not in self.columns:
+                    raise ValueError(f"rows.{label}: no column is called {column}; there are {', '.join(self.columns)}")
+        return self
+
+
+def load_report_recipe(name: str, overrides: Sequence[str] = ()) -> ReportRecipe:
+    """Read a report recipe by name (``table1``) or path; ``overrides`` as for training.
+
+    Raises:
+        RecipeError: no such recipe, not YAML, an unknown key, or an impossible value.
+    """
+    return load_settings(ReportRecipe, find_recipe(name, "reports"), overrides)
+
+
+def measure(recipe: ReportRecipe, folder: Path, tell: Callable[[str], None] = lambda line: None) -> list[Group]:
+    """Run what can run on this machine, into ``folder/results``, and gather the table's data sets.
+
+    A row that was measured before, with the same options, weights and features, is read again.
+
+    Args:
+        recipe: what to measure.
+        folder: of the report.
+        tell: called with a line before something is measured.
+    """
+    columns = [Column(name, entry.metric or name, entry.better) for name, entry in recipe.columns.items()]
+    groups = []
+    for name, data in recipe.data.items():
+        group = Group(name, columns, quoted_from=recipe.source)
+        for label, row in recipe.rows.items():
+            method = row.method_for(name)
+            reason = ""
+            if method is not None:
+                missing = _data_missing(name, data) or _method_missing(label, method)
+                place = folder / "results" / _slug(name)
+                found = missing or _measure_row(recipe, data, label, method, place, tell)
+                if isinstance(found, str):
+                    reason = found
+                else:
+                    group.measured.append(Measured(label, found, label))
+            if name in row.quoted:
+                group.quoted.append(Quoted(label, row.quoted[name], reason))
+            elif reason:
+                group.absent.append(Absent(label, reason))
+        statements = dict.fromkeys(row.source.result.protocol.statement for row in group.measured)
+        group.comment = next(iter(statements)) if len(statements) == 1 else ""
+        groups.append(group)
+    return groups
+
+
+def _data_missing(name: str, data: DataConfig) -> str | None:
+    for key, folder in (("hr", data.hr), ("lr", data.lr)):
+        if folder is not None and not folder.is_dir():
+            return f"{folder}: no such folder; data.{name}.{key}=FOLDER says where the pictures are"
+    return None
+
+
+def _model_of(method: str) -> str:
+    """The name, file or folder in MODEL@STEPS:SAMPLER or KIND:FILE."""
+    return method.partition("@")[0].rpartition(":")[2]
+
+
+def _is_here(model: str) -> bool:
+    """Whether a published model is converted or downloaded already."""
+    files = [cache_folder() / file.name for file in (MODELS[model].file, AUTOENCODER)]
+    return (cache_folder() / f"{model}.safetensors").is_file() or all(file.is_file() for file in files)
+
+
+def _method_missing(label: str, method: str) -> str | None:
+    """Why ``method`` cannot run here; nothing is downloaded for a report."""
+    model = _model_of(method)
+    if model in MODELS:
+        if _is_here(model):
+            return None
+        return f"{model} is not on this machine; `tddsr upscale PICTURE --model {model}` downloads it, with its licence"
+    if model in UNPUBLISHED:
+        return f"{model}: {UNPUBLISHED[model]}"
+    a_path = "/" in model or model.endswith(".safetensors")
+    if a_path and model not in NAMED_MODELS and not Path(model).exists():
+        return f"{model} does not exist; 'rows.{label}.method=MODEL or FOLDER' says where it is"
+    return None
+
+
+def _measure_row(
+    recipe: ReportRecipe, data: DataConfig, label: str, method: str, folder: Path, tell: Callable[[str], None]
+) -> Source | str:
+    """The result of one row, new or from before; or why there is none."""
+    options = [f"{label}={method}", "--seeds", str(recipe.seeds), "--save"]
+    options += ["--metrics", ",".join(entry.metric or name for name, entry in recipe.columns.items())]
+    options += ["--preset", data.preset, "--seed", str(data.seed), "--device", recipe.device]
+    for key, value in (
+        ("hr", data.hr), ("lr", data.lr), ("crop", data.crop), ("limit", recipe.limit), ("features", recipe.features),
+    ):  # fmt: skip
+        if value is not None:
+            options += [f"--{key}", str(value)]
+    # What moves the scores is in the folder's name: where it changes, nothing old is taken for new.
+    stamp = [options, _state(Path(NAMED_MODELS.get(_model_of(method), _model_of(method)))), _state(recipe.features)]
+    target = folder / f"{_slug(label)}-{hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:8]}"
+    if not _is_done(target, label):
+        tell(f"measuring {label} on {data.hr or data.lr} ...")
+        command = [sys.executable, "-m", "tddsr", "eval", *options, "-o", str(target)]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if not _is_done(target, label):
+            lines = done.stderr.strip().splitlines()
+            return lines[-1] if lines else f"`tddsr eval` ended with exit code {done.returncode} and said nothing"
+    return Source.read(target)
+
+
+def _is_done(folder: Path, label: str) -> bool:
+    """Whether ``folder`` holds every picture's scores or failures; `tddsr eval` goes on from part of them."""
+    try:
+        result = read_result(folder)
+    except ResultError:
+        return False
+    seeds = Counter(score.picture for score in result.scores if score.method == label)
+    failed = {failure.picture for failure in result.failures}
+    missing = result.dataset.pictures - len(seeds.keys() | failed)
+    return label in result.methods and missing <= 0 and len({seeds[name] for name in seeds if name not in failed}) <= 1
+
+
+def _state(path: Path | None) -> list[tuple[str, int, int]]:
+    """Name, size and time of a file, or of the files of a folder."""
+    if path is None or not path.exists():
+        return []
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.]+", "-", name).strip("-").lower()
