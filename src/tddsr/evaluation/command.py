@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tddsr.evaluation.baselines import Method
+from tddsr.evaluation.journal import PICTURES, Journal, write_result
 from tddsr.evaluation.pairs import PictureSet
 from tddsr.evaluation.protocol import Failure, Protocol, Table, collect, evaluate
-from tddsr.evaluation.result import PICTURES, Journal, write_result
 from tddsr.evaluation.scores import Scores
 
 
@@ -37,7 +37,7 @@ def score(
         progress: called once for each method and picture.
 
     Raises:
-        ResultError: ``output`` holds scores by another protocol.
+        JournalError: ``output`` holds scores by another protocol.
         OSError: ``output`` cannot be written to.
     """
     failures = [Failure(name, "", reason) for name, reason in unavailable.items()]

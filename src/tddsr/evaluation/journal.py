@@ -26,7 +26,7 @@ RESULT, TABLE, JOURNAL, PICTURES = "result.json", "scores.csv", "journal.jsonl",
 """Names of files and folders in the folder of an evaluation."""
 
 
-class ResultError(ValueError):
+class JournalError(ValueError):
     """A folder that cannot be gone on with, with the reason."""
 
 
@@ -36,7 +36,7 @@ class Journal(Memory):
     Use as a context manager: nobody else writes into the folder meanwhile.
 
     Raises:
-        ResultError: the folder holds scores by another protocol, or another process writes there.
+        JournalError: the folder holds scores by another protocol, or another process writes there.
         OSError: the folder cannot be written to.
     """
 
@@ -58,7 +58,7 @@ class Journal(Memory):
         try:
             self._folder_lock.acquire(timeout=0)
         except Timeout:
-            raise ResultError(
+            raise JournalError(
                 f"{self.folder}: another process writes its scores there; wait, or choose another"
             ) from None
         try:
@@ -87,7 +87,7 @@ class Journal(Memory):
         changed = [key for key in ours if theirs.get(key) != ours[key]]
         if changed:
             found = "; ".join(f"{key} was {theirs.get(key)}, now {ours[key]}" for key in changed)
-            raise ResultError(f"{self.folder} holds scores by another protocol ({found}); choose another folder")
+            raise JournalError(f"{self.folder} holds scores by another protocol ({found}); choose another folder")
         for line in lines[1:]:
             if "spec" in line:
                 self.methods[line["method"]] = line
@@ -103,13 +103,13 @@ class Journal(Memory):
         """Write down what ``name`` stands for.
 
         Raises:
-            ResultError: it stood for something else.
+            JournalError: it stood for something else.
         """
         line = {"method": name, "spec": method.spec, "steps": method.steps, "digest": method.digest}
         known = self.methods.setdefault(name, line)
         if known != line:
             what = "other weights" if known["spec"] == method.spec else known["spec"]
-            raise ResultError(
+            raise JournalError(
                 f"{self.folder} holds scores of {what} under the name {name}; choose another folder, or name it: "
                 f"NAME={method.spec}"
             )
@@ -199,9 +199,9 @@ def _parse(line: bytes, file: Path) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise ResultError(f"{file} is damaged ({error}); remove it to score anew") from error
+        raise JournalError(f"{file} is damaged ({error}); remove it to score anew") from error
     if not isinstance(value, dict):
-        raise ResultError(f"{file} is damaged; remove it to score anew")
+        raise JournalError(f"{file} is damaged; remove it to score anew")
     return value
 
 
