@@ -50,6 +50,13 @@ def test_codes_are_the_nearest(space, monkeypatch):
     assert torch.equal(space.codes(latent), distances.argmin(dim=1).view(2, 5, 6))
 
 
+def test_codes_are_compared_in_float32_under_autocast_too(space):
+    latent = torch.randn(1, 3, 32, 32)
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = space.codes(latent)
+    assert torch.equal(codes, space.codes(latent))
+
+
 def test_quantisation_gives_codes_exactly_and_lets_gradients_through(space):
     latent = torch.randn(1, 3, 4, 4, requires_grad=True)
     quantised = space.quantise(latent)

@@ -5,7 +5,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from tddsr.checkpoint import CheckpointError, load_model, save_model
+from tddsr.checkpoint import CheckpointError, fingerprint, load_model, save_model
 from tddsr.model import ModelConfig
 from tests.derived import small_paper_model
 
@@ -81,3 +81,20 @@ def test_a_learned_latent_space_is_in_the_file(tmp_path):
 def test_a_compact_network_works_in_pixels_only():
     with pytest.raises(ValidationError, match="works in 'pixels'"):
         ModelConfig.model_validate({"role": "teacher", "space": {"kind": "vq"}})
+
+
+def test_a_models_fingerprint_is_of_its_content(teacher, student, tmp_path):
+    for name, model in (("a", teacher), ("b", teacher), ("c", student)):
+        save_model(model, tmp_path / f"{name}.safetensors", notes=name)
+    a, b, c = (fingerprint(tmp_path / f"{name}.safetensors") for name in "abc")
+    assert a == b != c
+    changed = teacher.network.get_submodule("head").get_parameter("bias")
+    changed.add_(1e-3)
+    save_model(teacher, tmp_path / "d.safetensors")
+    assert fingerprint(tmp_path / "d.safetensors") != a
+
+
+@pytest.mark.parametrize("part", ["network", "space", "schedule"])
+def test_parts_of_no_known_kind_are_named(part):
+    with pytest.raises(ValidationError, match=part):
+        ModelConfig.model_validate({"role": "teacher", part: "vq"})

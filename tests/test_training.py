@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from safetensors.torch import load_file
 
-from tddsr.checkpoint import load_model, save_model
+from tddsr.checkpoint import load_model, read_notes, save_model
 from tddsr.config import DataConfig, RecipeError, load_recipe, recipe_names
 from tddsr.images import ImageError
+from tddsr.model import Model, ScheduleConfig
 from tddsr.training.data import DataError, Patches, find_photos, read_photo
 from tddsr.training.loop import Player, Run, TrainingError
 from tddsr.training.start import describe, prepare
@@ -336,6 +337,46 @@ def test_accumulated_batches_are_averaged(request, task):
     for a, b, mean in zip(*parts, gradients(run), strict=True):
         # Looser with discriminators, whose spectral norms move with each look.
         torch.testing.assert_close((a + b) / 2, mean, rtol=1e-3, atol=1e-3 if task == "tddsr" else 1e-6)
+
+
+def test_accumulated_batches_resume_exactly(distill, tmp_path):
+    data = {**distill.data.model_dump(), "batch": 1, "accumulate": 2}
+    whole = prepare(changed(distill, data=data), CPU, QUIET)
+    whole.run()
+    settings = changed(distill, data=data, out=tmp_path / "broken")
+    first = prepare(settings, CPU, QUIET)
+    first.end = 3
+    first.run()
+    again = prepare(settings, CPU, QUIET)
+    again.run()
+    assert_same(players_of(again), players_of(whole))
+
+
+def test_a_student_starts_from_its_teachers_kind_of_model(distill, tmp_path):
+    other = small_model("student")
+    config = other.config.model_copy(update={"schedule": ScheduleConfig(steps=7)})
+    other = Model(config)
+    save_model(other, tmp_path / "other.safetensors")
+    with pytest.raises(RecipeError, match="another schedule"):
+        prepare(changed(distill, start=tmp_path / "other.safetensors"), CPU, QUIET)
+
+
+def test_a_paper_model_trains_in_bfloat16_and_its_students_carry_the_licence(distill, random_features, tmp_path):
+    save_model(small_paper_model(), tmp_path / "paper.safetensors", notes="from x.pth, S-Lab")
+    (tmp_path / "large").mkdir()
+    Image.fromarray(photo(140, 160)).save(tmp_path / "large" / "a.png")
+    looks = {"features": "alexnet", "size": 64}
+    settings = changed(
+        distill, teacher=tmp_path / "paper.safetensors", precision="bfloat16", steps=1, recompute=True,
+        data={"train": tmp_path / "large", "patch": 128, "batch": 1},
+        validation={"folder": tmp_path / "large", "crop": 128, "lpips": ["alexnet"]},
+        loss={"distill": 1.0, "hr": 0.02, "lr": 0.02}, adversary={"hr": looks, "lr": looks},
+    )  # fmt: skip
+    run = prepare(settings, CPU, QUIET)
+    run.run()
+    assert json.loads(read_notes(run.folder / "last.safetensors"))["from"] == "from x.pth, S-Lab"
+    again = changed(settings, teacher=tmp_path / "paper.safetensors", start=run.folder / "last.safetensors")
+    assert prepare(changed(again, out=tmp_path / "again"), CPU, QUIET).task.frozen
 
 
 def test_the_cache_of_photos_is_bounded(photos):

@@ -246,7 +246,7 @@ def test_progress_counts_tiles(student):
 
 
 def test_auto_tiles_bound_the_memory(student, monkeypatch):
-    monkeypatch.setattr(module, "_EXACT", module._Footprint(1, 80**2))  # as if only 80x80 pixels fitted
+    monkeypatch.setattr(module, "_BYTES_PER_LR_PIXEL", 2**30 // 80**2)  # as if only 80x80 pixels fitted
     areas = []
     run_tile = Upscaler._run_tile
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -97,9 +98,23 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    if header.get("format") == _AUTOENCODER:
+        raise CheckpointError(
+            f"{path} is a latent space alone; make a model: tddsr convert NETWORK --autoencoder {path}"
+        )
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{path} was not written by tddsr (its header says format={header.get('format')!r})")
     return header, weights
+
+
+def fingerprint(name_or_path: str | Path) -> str:
+    """sha256 of a model's configuration and weights, in hexadecimal; unlike its file's, the same at every saving."""
+    header, weights = _read(find_model(name_or_path))
+    digest = hashlib.sha256(header.get("config", "").encode())
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_notes(name_or_path: str | Path) -> str:

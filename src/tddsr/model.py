@@ -17,6 +17,7 @@ from tddsr.networks.compact import BICUBIC_RADIUS, CompactConfig, CompactNet, bi
 from tddsr.networks.layers import Recomputed
 from tddsr.networks.space import LatentSpace, PixelsConfig, SpaceToDepth
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig
+from tddsr.tiling import round_up
 
 Role = Literal["teacher", "student"]
 Sampler = Literal["deterministic", "stochastic"]
@@ -41,7 +42,7 @@ def _kind(default: str) -> Discriminator:
     """Tells configurations apart by ``kind``, which may be left out for the default one."""
 
     def read(value: Any) -> str:
-        return str(value.get("kind", default) if isinstance(value, dict) else value.kind)
+        return str(value.get("kind", default) if isinstance(value, dict) else getattr(value, "kind", default))
 
     return Discriminator(read)
 
@@ -187,10 +188,11 @@ class Model(nn.Module):
 
 
 def multiply_adds_per_lr_pixel(model: Model, side: int = 64) -> float:
-    """Multiply-adds of one evaluation, latent space included, per pixel of an lr picture of ``side`` x ``side``.
+    """Multiply-adds of one evaluation, latent space included, per lr pixel of a square of ``side`` or a little more.
 
     Nothing is computed: the model's shapes are run through on PyTorch's meta device.
     """
+    side = round_up(side, model.multiple)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         shapes = Model(model.config)
         shapes.sample(torch.empty(1, 3, side, side), torch.empty(1, model.channels, side, side))

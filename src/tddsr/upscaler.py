@@ -1,4 +1,4 @@
-"""Pictures in, pictures four times as large out: files, PIL images, arrays and tensors, in tiles, exactly."""
+"""Pictures in, pictures four times as large out: files, PIL images, arrays and tensors, in tiles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -28,21 +28,15 @@ Progress = Callable[[int, int], None]
 _START_NOISE, _STEP_NOISE = 0, 1
 """Streams of chance: the noise of x_T, and that of the stochastic sampler's steps."""
 
+_BYTES_PER_LR_PIXEL = 3500
+"""Peak memory of one evaluation of the compact network in float32, measured (benchmarks/upscale.py), rounded up."""
 
-class _Footprint(NamedTuple):
-    """What decides how large a tile may be."""
+_BUDGET = 2**30
+"""What a tile may take on a CPU."""
 
-    bytes_per_lr_pixel: int
-    """peak memory of one evaluation in float32, measured and rounded up"""
-    budget: int
-    """what a tile may take on a CPU"""
-
-
-_EXACT = _Footprint(3500, 2**30)
-"""The compact network (benchmarks/upscale.py)."""
-_BLENDED = _Footprint(26_000, 2**31)
-"""The paper's networks (benchmarks/paper_scale.py), which see all of a tile. Larger ones are nearer to the whole, but
-attention over all pairs of pixels makes them slow: 256x256 is the size that this leads to on a CPU."""
+_BLENDED_TILE = 256
+"""Where tiles are not exact. Larger ones are nearer to the whole, but attention over all pairs of pixels makes them
+slow; and results should not depend on the machine's memory."""
 
 _SMALLEST_TILE = 32
 
@@ -96,7 +90,8 @@ def _resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
 class Upscaler:
     """Enlarges pictures with one model on one device.
 
-    The same picture, model and seed give the same pixels whatever the tile size.
+    The same picture, model and seed give the same pixels; with the compact network whatever the tile size. Networks
+    that see the whole picture (``model.halo`` is None) are blended from overlapping tiles, whose size changes pixels.
     """
 
     def __init__(self, model: Model, tile: Tile = "auto") -> None:
@@ -125,7 +120,8 @@ class Upscaler:
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             dtype: of the network; half precision is for accelerators, a CPU is slow in it. Where it gives infinities,
                 the model goes on in float32.
-            tile: largest side of a tile in lr pixels; ``auto`` fits it to memory; None for the whole picture at once.
+            tile: largest side of a tile in lr pixels; None for the whole picture at once; ``auto`` fits it to memory
+                where tiles are exact, and is 256 elsewhere.
             compiled: run the network through ``torch.compile``: the first picture of each size takes a minute more.
 
         Raises:
@@ -214,15 +210,12 @@ class Upscaler:
 
     def _auto_tile(self, height: int, width: int, halo: int | None) -> int | None:
         """None where the whole picture fits, else the side of a tile that does."""
+        if halo is None:
+            return _BLENDED_TILE if max(height, width) > _BLENDED_TILE else None
         device = self.weight.device
-        per_pixel, budget = _BLENDED if halo is None else _EXACT
-        if device.type == "cuda":
-            budget = int(torch.cuda.mem_get_info(device)[0] * 0.8)
-        pixels = budget // per_pixel
-        if height * width <= pixels:
-            return None
-        side = math.isqrt(pixels) - 2 * (halo or 0)
-        return max(side // self.model.multiple * self.model.multiple, _SMALLEST_TILE)
+        budget = _BUDGET if device.type != "cuda" else int(torch.cuda.mem_get_info(device)[0] * 0.8)
+        pixels = budget // _BYTES_PER_LR_PIXEL
+        return None if height * width <= pixels else max(math.isqrt(pixels) - 2 * halo, _SMALLEST_TILE)
 
     def _enlarge(
         self, rgb: Pixels, scale: float, seed: int, steps: int, sampler: Sampler, progress: Progress | None
@@ -233,7 +226,14 @@ class Upscaler:
         tile = self._auto_tile(height, width, halo) if self.tile == "auto" else self.tile
 
         def run(box: Box) -> Tensor:
-            return self._run_tile(_read(rgb, box), box, seed, steps, sampler)
+            lr = _read(rgb, box)
+            hr = self._run_tile(lr, box, seed, steps, sampler)
+            if hr.dtype == torch.float32 or hr.isfinite().all():
+                return hr
+            warnings.warn(f"{hr.dtype} gave infinities; going on in float32", RuntimeWarning, stacklevel=2)
+            self.model.place(self.weight.device)
+            self.weight = next(self.model.parameters())
+            return self._run_tile(lr, box, seed, steps, sampler)
 
         while True:
             try:
@@ -244,7 +244,7 @@ class Upscaler:
                 break
             except RuntimeError as error:
                 smaller = (max(height, width) if tile is None else tile) // 2
-                if not _out_of_memory(error) or smaller < _SMALLEST_TILE:
+                if not _out_of_memory(error) or smaller < max(_SMALLEST_TILE, self.model.multiple):
                     raise
                 tile = smaller
             if self.weight.device.type == "cuda":
@@ -306,11 +306,6 @@ class Upscaler:
         lr = (pixels.to(self.weight) * 2 - 1).contiguous(memory_format=torch.channels_last)
         step_noise = (lambda t: noise(_STEP_NOISE, t)) if sampler == "stochastic" else None
         hr = self.model.sample(lr, noise(_START_NOISE), steps, step_noise)
-        if hr.dtype != torch.float32 and not hr.isfinite().all():
-            warnings.warn(f"{hr.dtype} gave infinities; going on in float32", RuntimeWarning, stacklevel=2)
-            self.model.place(self.weight.device)
-            self.weight = next(self.model.parameters())
-            return self._run_tile(pixels, box, seed, steps, sampler)
         return hr / 2 + 0.5
 
 

@@ -231,11 +231,12 @@ class VQAutoencoder(LatentSpace):
         codes = self.quantize.embedding.weight.detach().float()
         pixels = latent.detach().float().movedim(1, -1)
         squares = codes.square().sum(dim=1)
-        # |z - c|^2 without |z|^2, which is the same for every code.
-        nearest = [
-            torch.addmm(squares, rows, codes.T, alpha=-2).argmin(dim=1)
-            for rows in torch.split(pixels.reshape(-1, self.channels), _ROWS)
-        ]
+        with torch.autocast(latent.device.type, enabled=False):
+            # |z - c|^2 without |z|^2, which is the same for every code.
+            nearest = [
+                torch.addmm(squares, rows, codes.T, alpha=-2).argmin(dim=1)
+                for rows in torch.split(pixels.reshape(-1, self.channels), _ROWS)
+            ]
         return torch.cat(nearest).view(pixels.shape[:-1])
 
     def quantise(self, latent: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def read_photo(path: Path, side: int | None = None) -> Tensor:
 class Patches(Dataset[Tensor]):
     """``self[number]`` is the (B,3,P,P) uint8 batch of that number: random photos, places, flips and quarter turns.
 
-    Decoded photos stay in memory (0.8 MiB for 512x512) up to ``cache`` bytes.
+    Decoded photos stay in memory (0.8 MiB for 512x512) up to ``cache`` bytes, all reading processes together.
 
     Raises:
         ImageError: the folder is missing or empty, or a file is not a picture.
@@ -71,7 +71,7 @@ class Patches(Dataset[Tensor]):
             width, height = reduced_size(images.header_size(photo), config.side)
             if min(height, width) < config.patch:
                 raise DataError(f"{photo} is {width}x{height}, smaller than data.patch={config.patch}")
-        self._room = cache
+        self._room = cache // max(1, config.workers)
         self._decoded: dict[int, Tensor] = {}
 
     def _photo(self, index: int) -> Tensor:

@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tddsr import diffusion, losses, rng
-from tddsr.checkpoint import find_model, load_model
+from tddsr.checkpoint import fingerprint, load_model, read_notes
 from tddsr.config import Recipe, RecipeError
-from tddsr.files import file_hash
 from tddsr.model import Model
 from tddsr.networks.downsampler import build_downsampler
 from tddsr.training.adversary import Adversary, Watch
@@ -36,9 +35,16 @@ Values = dict[str, Tensor]
 
 def _student_of(teacher: Model, recipe: Recipe) -> Model:
     student = Model(teacher.config.model_copy(update={"role": "student"}), teacher.space)
-    source = teacher if recipe.start is None else load_model(recipe.start)
-    if source.config.network != student.config.network:
-        raise RecipeError(f"{recipe.start} has another network than the teacher: {source.config.network}")
+    source = teacher
+    if recipe.start is not None:
+        source = load_model(recipe.start)
+        for part in ("network", "schedule", "space"):
+            ours, theirs = getattr(source.config, part), getattr(teacher.config, part)
+            if ours != theirs:
+                raise RecipeError(f"{recipe.start} has another {part} than the teacher: {ours}, not {theirs}")
+        weights = {key: value.cpu() for key, value in teacher.space.state_dict().items()}
+        if any(not torch.equal(value, weights[key]) for key, value in source.space.state_dict().items()):
+            raise RecipeError(f"{recipe.start} has another latent space than the teacher: its weights differ")
     student.network.load_state_dict(source.network.state_dict())
     return student
 
@@ -55,12 +61,13 @@ class DistillTask(Task):
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         assert recipe.teacher is not None  # the recipe's validator saw to it
         self.recipe, self.weights, self.device = recipe, recipe.loss, device
-        self._teacher_hash = file_hash(find_model(recipe.teacher))
+        self._teacher_hash = fingerprint(recipe.teacher)
         self.teacher = load_model(recipe.teacher, device)
         if self.teacher.config.role != "teacher":
             raise RecipeError(f"{recipe.teacher} is a {self.teacher.config.role}; a student learns from a teacher")
         self.model = _student_of(self.teacher, recipe).place(device).recomputing(recipe.recompute).train()
-        self.origin = self._teacher_hash + ("" if recipe.start is None else file_hash(find_model(recipe.start)))
+        self.origin = self._teacher_hash + ("" if recipe.start is None else fingerprint(recipe.start))
+        self.notes, self.frozen = read_notes(recipe.teacher), (self.teacher,)
         self.loss = PictureLoss(recipe.loss, recipe, device)
         self.players = {"model": Player.of(recipe, self.model.network)}
         self._set_up_adversaries()
@@ -143,26 +150,29 @@ class DistillTask(Task):
             values |= self._lr_phase(batch, small, own_step)
         return values
 
-    def _student_phase(self, batch: Batch, own_step: int, parts: set[str]) -> tuple[Tensor, Tensor | None, Values]:
+    def _student_phase(
+        self, batch: Batch, own_step: int, parts: set[str]
+    ) -> tuple[Tensor | None, Tensor | None, Values]:
         """The student's step on the weighted sum of its terms, and G's on Eq. 10, which both of them minimise.
 
-        Returns the student's picture and what G made of it, both as they were before the step.
+        Returns the student's picture and what G made of it, both as they were before the step, where they are needed.
         """
         model, weights, generator = self.model, self.weights, batch.generator
         y = self._encode_lr(batch)
         x_0 = self._estimate(batch, y)
-        with self._autocast():
-            picture = model.space.decode(x_0).float()
+        picture = small = None
+        if parts & {"hr", "lr"}:
+            with self._autocast():
+                picture = model.space.decode(x_0).float()
         fidelity: Values = {}
         if "distill" in parts:
-            fidelity = self.loss(model, x_0, batch.hr, generator)
+            fidelity = self.loss(model, x_0, batch.hr, generator, picture)
             if weights.distill:
                 fidelity["distill"] = weights.distill * losses.distill(x_0, self._target(batch, y))
         adversarial: Values = {}
-        small = None
-        if self.hr_adversary is not None and "hr" in parts:
+        if self.hr_adversary is not None and picture is not None and "hr" in parts:
             adversarial["adversarial_hr"] = weights.hr * self.hr_adversary.against(picture, generator)
-        if self.lr_adversary is not None and "lr" in parts:
+        if self.lr_adversary is not None and picture is not None and "lr" in parts:
             small = self.downsampler(picture, generator)
             adversarial["adversarial_lr"] = weights.lr * self.lr_adversary.against(small, generator)
 
@@ -192,11 +202,12 @@ class DistillTask(Task):
         if small is not None:
             values["downsampler/gradient_norm"] = self.players["downsampler"].follow(slopes["adversarial_lr"], own_step)
             small = small.detach()
-        return picture.detach(), small, values
+        return None if picture is None else picture.detach(), small, values
 
-    def _hr_phase(self, batch: Batch, made: Tensor, step: int) -> Values:
+    def _hr_phase(self, batch: Batch, made: Tensor | None, step: int) -> Values:
         """D_H's step on Eq. 7."""
         assert self.hr_adversary is not None
+        assert made is not None
         return self.hr_adversary.learn(batch.hr, made, step, batch.generator)
 
     def _lr_phase(self, batch: Batch, made: Tensor | None, step: int) -> Values:

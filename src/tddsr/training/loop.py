@@ -147,6 +147,10 @@ class Task(ABC):
 
     model: Model
     players: dict[str, Player]
+    notes = ""
+    """of the model that the task starts from or learns from"""
+    frozen: tuple[nn.Module, ...] = ()
+    """what takes memory beside the players, but is not trained"""
     origin: str
     """hash of the weights that the task starts from or learns from, so that a run is not gone on with from others"""
 
@@ -175,6 +179,15 @@ class Task(ABC):
         model.network.load_state_dict(average.module.state_dict())
         device = next(self.model.parameters()).device
         return model.place(device).frozen()
+
+
+def _source(notes: str) -> str:
+    """Where weights come from and under which licence, out of a converted model's notes or of one trained from it."""
+    try:
+        found = json.loads(notes)
+    except ValueError:
+        return notes
+    return str(found.get("from", "")) if isinstance(found, dict) else notes
 
 
 class Run:
@@ -292,7 +305,8 @@ class Run:
             self.console.print(f"step {self.step}  {name}: {figures}")
         with (self.folder / "scores.jsonl").open("a") as file:
             file.write(json.dumps({"step": self.step, **scores}) + "\n")
-        notes = json.dumps({"step": self.step, "scores": scores})
+        source = _source(self.task.notes)
+        notes = json.dumps({"step": self.step, "scores": scores} | ({"from": source} if source else {}))
         save_model(model, self.folder / "last.safetensors", notes=notes)
         first = next(iter(scores.values()))
         chosen = next(iter(first.values()))

@@ -37,17 +37,18 @@ def describe(run: Run) -> str:
     """What a run would train, on what, and about how much memory it needs."""
     recipe, task = run.recipe, run.task
     state = sum(5 * 4 * sum(w.numel() for w in p.network.parameters()) for p in task.players.values())
-    memory = state + recipe.data.batch * _saved_for_backward(task, recipe, run.device)
-    photos = len(run.patches.photos)
+    frozen = sum(4 * weight.numel() for module in task.frozen for weight in module.parameters())
+    memory = state + frozen + recipe.data.batch * _saved_for_backward(task, recipe, run.device)
+    photos, patches = len(run.patches.photos), recipe.data.batch * recipe.data.accumulate
     return "\n".join((
-        f"task          {recipe.task}, {recipe.steps} steps of {recipe.data.batch} patches of {recipe.data.patch}"
+        f"task          {recipe.task}, {recipe.steps} steps of {patches} patches of {recipe.data.patch}"
         f" on {run.device} in {recipe.precision}",
         f"network       {task.model.parameter_count() / 1e6:.2f} M parameters,"
         f" {multiply_adds_per_lr_pixel(task.model) / 1e3:.0f} k multiply-adds per lr pixel, halo {task.model.halo(1)}",
-        f"training on   {photos} photos of {recipe.data.train}: {max(1, photos // recipe.data.batch)} steps an epoch",
+        f"training on   {photos} photos of {recipe.data.train}: {max(1, photos // patches)} steps an epoch",
         f"validation on {len(run.validator.pairs)} photos of {recipe.validation.folder}",
-        f"memory        about {memory / 2**20:.0f} MiB for weights, optimiser and the network's activations,"
-        " without those of a perceptual loss",
+        f"memory        about {memory / 2**20:.0f} MiB for weights, optimiser and the network's activations"
+        " in float32, without those of losses on pictures",
         f"output        {recipe.out}" + (" (goes on from its checkpoint)" if run.state_file.exists() else ""),
     ))  # fmt: skip
 

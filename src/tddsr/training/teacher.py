@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tddsr import diffusion
-from tddsr.checkpoint import find_model, load_model
+from tddsr.checkpoint import fingerprint, load_model, read_notes
 from tddsr.config import LossConfig, Recipe, RecipeError
-from tddsr.files import file_hash
 from tddsr.model import Model
 from tddsr.networks.features import LPIPS, FeatureDistance, load_features
 from tddsr.training.loop import Batch, Player, Task
@@ -29,8 +28,10 @@ class PictureLoss:
             network = load_features(config.features_network, recipe.features)
             self.perceptual["features"] = FeatureDistance(network).to(device)
 
-    def __call__(self, model: Model, x_0: Tensor, hr: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Weighted terms of the latent estimate ``x_0`` against the picture ``hr`` in [-1,1]."""
+    def __call__(
+        self, model: Model, x_0: Tensor, hr: Tensor, generator: torch.Generator, picture: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Weighted terms of the latent estimate ``x_0``, decoded in ``picture`` if it is, against ``hr`` in [-1,1]."""
         terms = {}
         if self.config.truth:
             distance = F.l1_loss if self.config.truth_norm == "l1" else F.mse_loss
@@ -41,7 +42,7 @@ class PictureLoss:
             # AlexNet looks at every fourth pixel, and a latent pixel is four wide: always at the same place, it would
             # not see a pattern of that period. So both pictures lose a random few of their first rows and columns.
             top, left = torch.randint(model.space.factor, (2,), generator=generator).tolist()
-            picture = model.space.decode(x_0.float())[..., top:, left:]
+            picture = (model.space.decode(x_0.float()) if picture is None else picture)[..., top:, left:]
             for name, distance in self.perceptual.items():
                 terms[name] = getattr(self.config, name) * distance(picture, hr[..., top:, left:]).mean()
         return terms
@@ -60,9 +61,11 @@ class TeacherTask(Task):
         model = Model(recipe.model) if recipe.start is None else load_model(recipe.start)
         if model.config != recipe.model:
             raise RecipeError(f"{recipe.start} is another model than the recipe's: {model.config}")
-        self.origin = "" if recipe.start is None else file_hash(find_model(recipe.start))
+        self.origin = "" if recipe.start is None else fingerprint(recipe.start)
+        self.notes = "" if recipe.start is None else read_notes(recipe.start)
         self.model = model.place(device).recomputing(recipe.recompute).train()
         self.model.network.requires_grad_(True)
+        self.frozen = (self.model.space,)
         self.precision = getattr(torch, recipe.precision)
         self.loss = PictureLoss(recipe.loss, recipe, device)
         self.players = {"model": Player.of(recipe, self.model.network)}
