@@ -298,6 +298,20 @@ def test_photos_are_reduced_and_never_enlarged(tmp_path):
         Patches(DataConfig(train=tmp_path, side=50, patch=64), 0)
 
 
+def test_patches_are_reduced_at_random(tmp_path):
+    """A fine checkerboard greys as it is reduced; as it is, it stays black and white."""
+    board = np.indices((128, 128)).sum(axis=0) % 2 * 255
+    Image.fromarray(np.repeat(board[..., None], 3, axis=2).astype(np.uint8)).save(tmp_path / "a.png")
+    as_is, reduced = (
+        Patches(DataConfig(train=tmp_path, patch=40, batch=8, min_scale=scale), 0)[0].float() for scale in (1.0, 0.4)
+    )
+    assert as_is.shape == reduced.shape == (8, 3, 40, 40)
+    contrasts = reduced.flatten(1).std(dim=1)
+    assert as_is.flatten(1).std(dim=1).min() > 120
+    assert contrasts.min() < 60
+    assert contrasts.max() > 1.5 * contrasts.min()
+
+
 def test_faces_are_not_turned(tmp_path):
     ramp = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None] * 3, (64, 64, 3))
     Image.fromarray(np.ascontiguousarray(ramp)).save(tmp_path / "a.png")

@@ -43,6 +43,9 @@ class DataConfig(_Section):
     part: Part = Field((0.0, 1.0), description="which part of the photos, in an order that only their names decide")
     side: int | None = Field(None, ge=40, description="reduce photos so that their shorter side is this; unset: as is")
     patch: int = Field(128, ge=40, description="side of an hr patch")
+    min_scale: float = Field(
+        1.0, gt=0, le=1, description="reduce patches by a random factor down to this: finer detail for their size"
+    )
     turn: bool = Field(True, description="quarter turns; faces want none")
     batch: int = Field(8, ge=1, description="patches that are computed at once")
     accumulate: int = Field(1, ge=1, description="batches a step, whose gradients are averaged")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -57,6 +58,7 @@ def read_photo(path: Path, side: int | None = None) -> Tensor:
 class Patches(Dataset[Tensor]):
     """``self[number]`` is the (B,3,P,P) uint8 batch of that number: random photos, places, flips and quarter turns.
 
+    Where ``min_scale`` is less than 1, a patch is cut larger at random, as far as the photo allows, and reduced.
     Decoded photos stay in memory (0.8 MiB for 512x512) up to ``cache`` bytes, all reading processes together.
 
     Raises:
@@ -88,9 +90,14 @@ class Patches(Dataset[Tensor]):
             return int(torch.randint(n, (1,), generator=generator))
 
         photo = self._photo(below(len(self.photos)))
-        side = self.config.patch
+        target, side = self.config.patch, self.config.patch
+        if self.config.min_scale < 1:
+            scale = 1 - (1 - self.config.min_scale) * float(torch.rand(1, generator=generator))
+            side = min(round(target / scale), *photo.shape[1:])
         top, left = below(photo.shape[1] - side + 1), below(photo.shape[2] - side + 1)
         patch = photo[:, top : top + side, left : left + side]
+        if side != target:
+            patch = F.interpolate(patch[None], (target, target), mode="bicubic", antialias=True)[0]
         if self.config.turn:
             patch = torch.rot90(patch, below(4), dims=(1, 2))
         return patch.flip(2) if below(2) else patch
