@@ -49,7 +49,7 @@ def test_bands_change_nothing(space, band_bytes, channels_last):
 def test_a_picture_of_a_batch_is_as_if_alone(space):
     latent = torch.randn(3, 3, 4, 5)
     with torch.no_grad():
-        assert torch.equal(space.decode(latent)[1:2], space.decode(latent[1:2]))
+        assert_near(space.decode(latent)[1:2], space.decode(latent[1:2]), 2e-5)
 
 
 def test_half_precision_is_as_near_as_without_bands(space):
