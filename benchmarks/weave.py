@@ -1,0 +1,49 @@
+"""How strong a pattern of period 4, the side of a latent pixel's block, is in enlarged pictures.
+
+    python benchmarks/weave.py LR_FOLDER MODEL... [--count 8]
+
+Of each picture's central 128x128 lr pixels: the power at a quarter of the sampling rate over the mean power of the
+frequencies around it, in rows and in columns. 1 is no pattern.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from tddsr import Upscaler, images
+from tddsr.images import Pixels
+from tddsr.pixels import centre
+
+
+def ratio(picture: Pixels) -> float:
+    """Power at period 4 over that of the ten frequencies beside it."""
+    grey = picture.astype(float).mean(axis=2)
+    found = []
+    for lines in (grey, grey.T):
+        power = (np.abs(np.fft.fft(lines - lines.mean(axis=1, keepdims=True), axis=1)) ** 2).mean(axis=0)
+        at = lines.shape[1] // 4
+        found.append(power[at] / np.concatenate([power[at - 6 : at - 1], power[at + 2 : at + 7]]).mean())
+    return float(np.mean(found))
+
+
+def main() -> None:
+    """Print a row for each model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("models", nargs="+")
+    parser.add_argument("--count", type=int, default=8, help="pictures, evenly from the folder")
+    options = parser.parse_args()
+    files = images.find(options.folder)
+    chosen = [centre(images.read(file).rgb_8_bit, 128) for file in files[:: max(1, len(files) // options.count)]]
+    print("| model | median | largest |\n| --- | --- | --- |")
+    for model in options.models:
+        upscaler = Upscaler.load(model)
+        ratios = [ratio(upscaler(lr)) for lr in chosen[: options.count]]
+        print(f"| {model} | {np.median(ratios):.1f} | {max(ratios):.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
