@@ -13,7 +13,9 @@ from tddsr.model import Model, ModelConfig, Role, ScheduleConfig
 from tddsr.networks.compact import CompactConfig
 from tddsr.networks.features import ConvFeatures
 
-SMALL = CompactConfig(widths=(8, 12), encoder_blocks=(1,), middle_blocks=1, decoder_blocks=(1,), time_features=8)
+SMALL = CompactConfig(
+    widths=(8, 12), encoder_blocks=(1,), middle_blocks=1, decoder_blocks=(1,), time_features=8, tail=4
+)
 
 
 def small_model(role: Role = "student", seed: int = 0) -> Model:

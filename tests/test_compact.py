@@ -18,8 +18,9 @@ def test_space_to_depth_is_inverted_exactly_and_keeps_blocks_together():
     assert set(latent[0, :, 1, 2].tolist()) == set(image[0, :, 4:8, 8:12].flatten().tolist())
 
 
-def test_an_untrained_network_is_the_bicubic_enlargement():
-    model = Model(ModelConfig(role="student"))
+@pytest.mark.parametrize("tail", [0, 4])
+def test_an_untrained_network_is_the_bicubic_enlargement(tail):
+    model = Model(ModelConfig(role="student", network=CompactConfig(tail=tail)))
     lr = torch.rand(1, 3, 16, 20) * 2 - 1
     hr = model.sample(lr, torch.randn(1, 48, 16, 20))
     torch.testing.assert_close(hr, bicubic_x4(lr))
@@ -63,6 +64,23 @@ def test_the_shipped_size_keeps_its_limit():
 
 def test_more_steps_need_a_wider_halo(teacher):
     assert teacher.halo(4) - teacher.halo(3) == teacher.halo(2) - teacher.halo(1) == teacher.network.halo
+
+
+def test_the_tail_treats_all_pixels_of_a_block_alike():
+    """With no features and a head that writes a pattern of its own, what is added depends on the picture alone."""
+    tail = small_model().network.get_submodule("tail")
+    for weight in tail.get_submodule("spread").parameters():
+        torch.nn.init.zeros_(weight)
+    picture = torch.rand(1, 3, 24, 24)
+    space = SpaceToDepth()
+
+    def change(picture):
+        return space.decode(tail(torch.zeros(1, 8, 6, 6), space.encode(picture))) - picture
+
+    moved = change(picture.roll((1, 2), dims=(2, 3)))
+    inner = slice(4, 20)
+    torch.testing.assert_close(moved[..., inner, inner], change(picture).roll((1, 2), dims=(2, 3))[..., inner, inner])
+    assert moved.abs().max() > 0.01
 
 
 def test_sizes_that_do_not_fit_are_refused(student):

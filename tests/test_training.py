@@ -15,12 +15,13 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from tddsr.checkpoint import load_model, read_notes, save_model
-from tddsr.config import DataConfig, RecipeError, load_recipe, recipe_names
+from tddsr.config import DataConfig, LossConfig, RecipeError, load_recipe, recipe_names
 from tddsr.images import ImageError
 from tddsr.model import Model, ScheduleConfig
 from tddsr.training.data import DataError, Patches, find_photos, read_photo
 from tddsr.training.loop import Player, Run, TrainingError
 from tddsr.training.start import describe, prepare
+from tddsr.training.teacher import PictureLoss
 from tests.conftest import SMALL, changed, photo, small_model
 from tests.derived import noise, small_paper_model
 
@@ -373,6 +374,36 @@ def test_a_student_starts_from_its_teachers_kind_of_model(distill, tmp_path):
     save_model(other, tmp_path / "other.safetensors")
     with pytest.raises(RecipeError, match="another schedule"):
         prepare(changed(distill, start=tmp_path / "other.safetensors"), CPU, QUIET)
+
+
+def test_a_student_may_get_a_larger_network_than_it_starts_from(distill, teacher, photos, tmp_path):
+    """What is new changes nothing at first, then learns."""
+    plain = Model(teacher.config.model_copy(update={"network": SMALL.model_copy(update={"tail": 0})}))
+    save_model(plain, tmp_path / "plain.safetensors")
+    settings = changed(distill, teacher=tmp_path / "plain.safetensors")
+    run = prepare(changed(settings, network=SMALL), CPU, QUIET)
+    assert run.task.model.config.network == SMALL
+    lr, eps = torch.rand(1, 3, 8, 8), torch.randn(1, 48, 8, 8)
+    torch.testing.assert_close(run.task.model.sample(lr, eps), plain.sample(lr, eps))
+    run.run()
+    grown = load_model(run.folder / "last.safetensors")
+    assert grown.network.get_parameter("tail.out.weight").abs().max() > 0
+    again = prepare(changed(settings, start=run.folder / "last.safetensors", out=tmp_path / "again"), CPU, QUIET)
+    assert again.task.model.config == grown.config
+    narrow = SMALL.model_copy(update={"widths": (8, 8)})
+    with pytest.raises(RecipeError, match="no place for"):
+        prepare(changed(settings, network=narrow, out=tmp_path / "narrow"), CPU, QUIET)
+
+
+def test_drift_is_what_every_latent_pixel_repeats():
+    loss = PictureLoss(LossConfig(drift=2.0), load_recipe("compact-distill"), CPU)
+    model, hr, tint = small_model(), torch.rand(2, 3, 64, 64), torch.randn(1, 48, 1, 1)
+    truth = model.space.encode(hr)
+    checks = torch.ones(16, 16)
+    checks[::2, ::2] = checks[1::2, 1::2] = -1
+    for error, expected in ((tint, 2 * tint.abs().mean()), (tint * checks, torch.tensor(0.0))):
+        (term,) = loss(model, truth + error, hr, torch.Generator()).values()
+        torch.testing.assert_close(term, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_a_paper_model_trains_in_bfloat16_and_its_students_carry_the_licence(distill, random_features, tmp_path):

@@ -10,7 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tddsr.losses import Adversarial
-from tddsr.model import ModelConfig
+from tddsr.model import ModelConfig, NetworkConfig
 from tddsr.networks.discriminator import DiscriminatorConfig
 from tddsr.networks.downsampler import DownsamplerConfig
 from tddsr.networks.features import BackboneName, FeatureName
@@ -72,6 +72,9 @@ class LossConfig(_Section):
     distill: float = Field(1.0, ge=0, description="Eq. 6 (distill only)")
     truth: float = Field(0.0, ge=0, description="distance to x_0")
     truth_norm: Literal["l1", "l2"] = Field("l2", description="mean absolute or mean squared error")
+    drift: float = Field(
+        0.0, ge=0, description="local mean error of each latent channel: tints, patterns that repeat with its pixels"
+    )
     lpips: float = Field(0.0, ge=0, description="LPIPS of the decoded x_0 to hr")
     lpips_network: FeatureName = "alexnet"
     features: float = Field(0.0, ge=0, description="unweighted feature distance of the decoded x_0 to hr")
@@ -148,6 +151,9 @@ class Recipe(_Section):
     start: Path | None = Field(
         None, description="model, by name or file, to start from; unset: a student starts from its teacher"
     )
+    network: NetworkConfig | None = Field(
+        None, description="of a student; what its start lacks is new; unset: what it starts from has"
+    )
     teacher: Path | None = Field(None, description="model, by name or file (distill only)")
     targets: Path | None = Field(None, description="folder where the teacher's samples are kept for other runs")
     data: DataConfig = DataConfig()
@@ -160,6 +166,8 @@ class Recipe(_Section):
     def _task_needs(self) -> Recipe:
         if self.task == "teacher" and self.model is None:
             raise ValueError("a teacher recipe needs 'model'")
+        if self.task == "teacher" and self.network is not None:
+            raise ValueError("'network' is a student's; a teacher's is 'model.network'")
         if self.task == "distill" and (self.teacher is None or self.model is not None):
             raise ValueError("a distill recipe needs 'teacher', a model file, and takes 'model' from it")
         if self.model is not None and self.model.role != "teacher":

@@ -39,6 +39,7 @@ class CompactConfig(BaseModel):
     middle_blocks: int = Field(4, ge=0)
     decoder_blocks: tuple[int, ...] = (2, 2)
     time_features: int = Field(64, ge=2, multiple_of=2)
+    tail: int = Field(0, ge=0, description="channels of a last correction at hr size; 0: there is none")
 
     def model_post_init(self, context: object) -> None:
         """Check what the types cannot say."""
@@ -74,6 +75,27 @@ class _Block(Recomputed):
         scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
         change: Tensor = self.conv_out(F.silu(self.conv_in(x) * (1 + scale) + shift))
         return x + change
+
+
+class _Tail(nn.Module):
+    """A correction of x_0 at hr size; none at initialisation.
+
+    The head makes the pixels of a block each with weights of their own, so small errors repeat with the block's period.
+    Here all pixels have the same weights, and see their neighbours in other blocks.
+    """
+
+    def __init__(self, width: int, channels: int, space: LatentSpace) -> None:
+        super().__init__()
+        self.space = space
+        self.spread = nn.Conv2d(width, channels * space.factor**2, 1)
+        self.mix = nn.Conv2d(channels + 3, channels, 3, padding=1)
+        self.out = nn.Conv2d(channels, 3, 3, padding=1)
+        _zero(self.out)
+
+    def forward(self, features: Tensor, x_0: Tensor) -> Tensor:
+        spread = F.pixel_shuffle(self.spread(features), self.space.factor)
+        change = self.out(F.silu(self.mix(torch.cat([self.space.decode(x_0), spread], dim=1))))
+        return x_0 + self.space.encode(change)
 
 
 def _modules(modules: nn.Module) -> list[nn.Module]:
@@ -115,6 +137,7 @@ class CompactNet(nn.Module):
         self.decoder = nn.ModuleList(blocks(n, w) for n, w in zip(config.decoder_blocks, widths[:-1], strict=True))
         self.head = nn.Conv2d(widths[0], space.channels, 3, padding=1)
         _zero(self.head)
+        self.tail = _Tail(widths[0], config.tail, space) if config.tail else None
 
     @property
     def multiple(self) -> int:
@@ -127,7 +150,8 @@ class CompactNet(nn.Module):
         def reach(offset: int) -> int:
             """How far the lr pixel ``offset`` sees: its interval, traced from the head back to the stem."""
             low = high = offset
-            low, high = low - 1, high + 1  # head; every block below has two 3x3 convolutions
+            edge = 2 if config.tail else 1  # head, and the tail's two hr pixels; every block has two 3x3 convolutions
+            low, high = low - edge, high + edge
             for count in config.decoder_blocks:
                 low, high = (low - 2 * count) // 2, (high + 2 * count) // 2
             low, high = low - 2 * config.middle_blocks, high + 2 * config.middle_blocks
@@ -171,4 +195,5 @@ class CompactNet(nn.Module):
             x = skips.pop() + F.pixel_shuffle(up(x), 2)
             for block in _modules(blocks):
                 x = block(x, time)
-        return self.space.encode(bicubic_x4(lr)) + self.head(x)  # type: ignore[no-any-return]
+        x_0: Tensor = self.space.encode(bicubic_x4(lr)) + self.head(x)
+        return x_0 if self.tail is None else self.tail(x, x_0)

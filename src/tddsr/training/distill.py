@@ -34,18 +34,24 @@ Values = dict[str, Tensor]
 
 
 def _student_of(teacher: Model, recipe: Recipe) -> Model:
-    student = Model(teacher.config.model_copy(update={"role": "student"}), teacher.space)
-    source = teacher
+    source, name = teacher, recipe.teacher
     if recipe.start is not None:
-        source = load_model(recipe.start)
-        for part in ("network", "schedule", "space"):
+        source, name = load_model(recipe.start), recipe.start
+        for part in ("schedule", "space"):
             ours, theirs = getattr(source.config, part), getattr(teacher.config, part)
             if ours != theirs:
                 raise RecipeError(f"{recipe.start} has another {part} than the teacher: {ours}, not {theirs}")
         weights = {key: value.cpu() for key, value in teacher.space.state_dict().items()}
         if any(not torch.equal(value, weights[key]) for key, value in source.space.state_dict().items()):
             raise RecipeError(f"{recipe.start} has another latent space than the teacher: its weights differ")
-    student.network.load_state_dict(source.network.state_dict())
+    torch.manual_seed(recipe.seed)
+    network = recipe.network or source.config.network
+    student = Model(teacher.config.model_copy(update={"role": "student", "network": network}), teacher.space)
+    new, old = student.network.state_dict(), source.network.state_dict()
+    unfit = [key for key in old if key not in new or new[key].shape != old[key].shape]
+    if unfit:
+        raise RecipeError(f"'network' has no place for {len(unfit)} weights of {name}, {unfit[0]} the first")
+    student.network.load_state_dict(old, strict=False)
     return student
 
 

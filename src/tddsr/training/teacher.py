@@ -15,9 +15,12 @@ from tddsr.model import Model
 from tddsr.networks.features import LPIPS, FeatureDistance, load_features
 from tddsr.training.loop import Batch, Player, Task
 
+_NEIGHBOURS = 8
+"""latent pixels, per side, over which ``drift`` takes its means"""
+
 
 class PictureLoss:
-    """The terms that compare an estimate of x_0 with the truth: mean error, and perceptual distances of its picture."""
+    """The terms that compare an estimate of x_0 with the truth: mean errors, and its picture's perceptual distances."""
 
     def __init__(self, config: LossConfig, recipe: Recipe, device: torch.device) -> None:
         self.config = config
@@ -33,11 +36,16 @@ class PictureLoss:
     ) -> dict[str, Tensor]:
         """Weighted terms of the latent estimate ``x_0``, decoded in ``picture`` if it is, against ``hr`` in [-1,1]."""
         terms = {}
-        if self.config.truth:
-            distance = F.l1_loss if self.config.truth_norm == "l1" else F.mse_loss
+        if self.config.truth or self.config.drift:
             with torch.no_grad():
                 truth = model.space.encode(hr)
+        if self.config.truth:
+            distance = F.l1_loss if self.config.truth_norm == "l1" else F.mse_loss
             terms["truth"] = self.config.truth * distance(x_0.float(), truth)
+        if self.config.drift:
+            # An error that every latent pixel repeats stays in the mean; one that changes from pixel to pixel does not.
+            error = F.avg_pool2d(x_0.float() - truth, _NEIGHBOURS, stride=_NEIGHBOURS // 2)
+            terms["drift"] = self.config.drift * error.abs().mean()
         if self.perceptual:
             # AlexNet looks at every fourth pixel, and a latent pixel is four wide: always at the same place, it would
             # not see a pattern of that period. So both pictures lose a random few of their first rows and columns.
