@@ -242,6 +242,22 @@ def test_degraded_pairs_depend_on_the_seed_alone(pair_folders):
     assert not np.array_equal(one[0].lr, other[0].lr)
 
 
+def test_pictures_to_degrade_may_be_a_part_of_a_folder_and_reduced(tmp_path):
+    for number in range(10):
+        Image.fromarray(photo(80, 120, number)).save(tmp_path / f"{number}.png")
+    held_out, others = (find_pictures(tmp_path, part=part, side=48) for part in ((0.8, 1.0), (0.0, 0.8)))
+    assert [len(held_out), len(others), len(held_out.files.keys() | others.files.keys())] == [2, 8, 10]
+    pair = next(iter(held_out))
+    assert pair.hr is not None
+    assert (pair.hr.shape, pair.lr.shape) == ((48, 72, 3), (12, 18, 3))
+    whole = find_pictures(tmp_path, part=(0.8, 1.0))
+    assert held_out.files == whole.files
+    assert held_out.degradation != whole.degradation  # so one folder of scores does not take both
+    for changed in ({"side": 48}, {"part": (0.8, 1.0)}):
+        with pytest.raises(PairError, match="leave out lr"):
+            find_pictures(tmp_path, tmp_path, **changed)
+
+
 def test_a_crop_is_the_centre_of_both_pictures(pair_folders):
     whole = list(find_pictures(pair_folders / "hr", pair_folders / "lr"))
     parts = list(find_pictures(pair_folders / "hr", pair_folders / "lr", crop=32))

@@ -218,6 +218,7 @@ def test_without_truth(tmp_path):
     [
         (["bicubic"], "needs --hr, --lr or both"),
         (["bicubic", "--hr", "x", "--save"], "--save needs --output"),
+        (["bicubic", "--hr", "x", "--part", "0.5", "0.2"], "is not a part"),
         (["bicubic", "--hr", "x", "--crop", "42"], "multiple of 4"),
         (["bicubic", "--hr", "x", "--metrics", "psnr,beauty"], "no metric 'beauty'; choose of PSNR"),
         (["no-model", "--hr", "x"], "no model 'no-model'"),

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pydantic import ValidationError
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -18,7 +17,8 @@ from tddsr.checkpoint import load_model, read_notes, save_model
 from tddsr.config import DataConfig, LossConfig, RecipeError, load_recipe, recipe_names
 from tddsr.images import ImageError
 from tddsr.model import Model, ScheduleConfig
-from tddsr.training.data import DataError, Patches, find_photos, read_photo
+from tddsr.photos import read_photo
+from tddsr.training.data import DataError, Patches
 from tddsr.training.loop import Player, Run, TrainingError
 from tddsr.training.start import describe, prepare
 from tddsr.training.teacher import PictureLoss
@@ -272,28 +272,10 @@ def test_folders_that_cannot_be_trained_on_say_why(photos, tmp_path):
         Patches(DataConfig(train=photos, patch=40), 0)
 
 
-def test_parts_of_a_folder_share_no_photo_and_are_the_same_everywhere(tmp_path):
-    here, there = tmp_path / "here", tmp_path / "there"
-    for folder, order in ((here, range(40)), (there, reversed(range(40)))):
-        folder.mkdir()
-        for i in order:
-            (folder / f"{i:05d}.png").touch()
-    bounds = ((0.0, 0.8), (0.8, 0.95), (0.95, 1.0))
-    parts = [[photo.name for photo in find_photos(here, part)] for part in bounds]
-    assert [len(part) for part in parts] == [32, 6, 2]
-    assert len({name for part in parts for name in part}) == 40
-    assert parts == [[photo.name for photo in find_photos(there, part)] for part in bounds]
-    assert parts[0] != [photo.name for photo in find_photos(here)][:32]
-    with pytest.raises(DataError, match="none of them"):
-        find_photos(here, (0.0, 0.01))
-    with pytest.raises(ValidationError, match="is not a part"):
-        DataConfig(part=(0.5, 0.5))
-
-
 def test_photos_are_reduced_and_never_enlarged(tmp_path):
     Image.fromarray(photo(100, 140)).save(tmp_path / "a.png")
-    assert read_photo(tmp_path / "a.png", side=50).shape == (3, 50, 70)
-    assert read_photo(tmp_path / "a.png", side=200).shape == (3, 100, 140)
+    assert read_photo(tmp_path / "a.png", side=50).shape == (50, 70, 3)
+    assert read_photo(tmp_path / "a.png", side=200).shape == (100, 140, 3)
     assert len(Patches(DataConfig(train=tmp_path, side=50, patch=48, batch=1), 0)[0]) == 1
     with pytest.raises(DataError, match="70x50, smaller"):
         Patches(DataConfig(train=tmp_path, side=50, patch=64), 0)

@@ -258,6 +258,12 @@ def evaluate(
     crop: Annotated[
         int | None, typer.Option(min=32, help="score only the centre, a square of so many hr pixels")
     ] = None,
+    part: Annotated[
+        tuple[float, float], typer.Option(help="only the part of --hr, by shares, that recipes mean by data.part")
+    ] = (0, 1),
+    side: Annotated[
+        int | None, typer.Option(min=32, help="reduce --hr so that the shorter side is this, then degrade")
+    ] = None,
     tile: Annotated[str, typer.Option(help="auto, none, or the side of a tile in input pixels")] = "auto",
     features: Annotated[Path | None, typer.Option(help="folder of the weights that metrics need")] = None,
     device: DeviceOption = "auto",
@@ -281,11 +287,12 @@ def evaluate(
     from tddsr.evaluation.pairs import find_pictures
     from tddsr.evaluation.protocol import Protocol
     from tddsr.images import ImageError
+    from tddsr.photos import check_part
     from tddsr.upscaler import pick_device
 
     chosen_tile = _tile(tile)
     try:
-        where = pick_device(device)
+        where, part = pick_device(device), check_part(part)
         names = [name for value in metrics or [] for name in value.replace(",", " ").split()]
         chosen = scores.choose(names, truth=hr is not None)
         protocol = Protocol(crop, border, colour.value, chosen_tile, seeds, where.type)
@@ -295,7 +302,7 @@ def evaluate(
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
-        pictures = find_pictures(hr, lr, preset.value, seed, limit, crop)
+        pictures = find_pictures(hr, lr, preset.value, seed, limit, crop, part, side)
         ready = scores.load_scores(chosen, scores.Setting(colour.value, border, features, where))
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task("outputs", total=len(pictures) * len(methods))

@@ -14,6 +14,7 @@ from tddsr.model import ModelConfig, NetworkConfig
 from tddsr.networks.discriminator import DiscriminatorConfig
 from tddsr.networks.downsampler import DownsamplerConfig
 from tddsr.networks.features import BackboneName, FeatureName
+from tddsr.photos import check_part
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -26,13 +27,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _check_part(part: tuple[float, float]) -> tuple[float, float]:
-    if not 0 <= part[0] < part[1] <= 1:
-        raise ValueError(f"{list(part)} is not a part: two shares from 0 to 1, the first one smaller")
-    return part
-
-
-Part = Annotated[tuple[float, float], AfterValidator(_check_part)]
+Part = Annotated[tuple[float, float], AfterValidator(check_part)]
 
 
 class DataConfig(_Section):

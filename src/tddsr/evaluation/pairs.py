@@ -12,6 +12,7 @@ from tddsr import images
 from tddsr.degradation import Degradation
 from tddsr.degradation.files import degrade_pixels
 from tddsr.images import Pixels
+from tddsr.photos import ALL, find_photos, read_photo
 from tddsr.pixels import centre
 
 Preset = Literal["resshift", "realesrgan"]
@@ -44,6 +45,7 @@ class PictureSet:
     preset: Preset
     seed: int
     crop: int | None
+    side: int | None
     files: dict[str, tuple[Path | None, Path | None]] = field(repr=False)
     """name -> files of hr and lr; one of the two may be None"""
     problems: dict[str, str] = field(default_factory=dict)
@@ -58,7 +60,9 @@ class PictureSet:
     @property
     def degradation(self) -> str | None:
         """How lr was made, where that is known."""
-        return f"{self.preset}, seed {self.seed}" if self.lr is None else None
+        if self.lr is not None:
+            return None
+        return f"{self.preset}, seed {self.seed}" + (f", from a shorter side of {self.side}" if self.side else "")
 
     @property
     def title(self) -> str:
@@ -85,7 +89,7 @@ class PictureSet:
             assert small is not None
             lr = images.read(small).rgb_8_bit
             return Pair(name, lr if self.crop is None else centre(lr, self.crop // 4), None, lr.shape[:2])
-        hr = images.read(true).rgb_8_bit
+        hr = read_photo(true, self.side)
         if small is None:
             hr = hr if self.crop is None else centre(hr, self.crop)
             try:
@@ -112,15 +116,15 @@ def centre_by_blocks(hr: Pixels, side: int) -> Pixels:
     return blocks.transpose(0, 2, 1, 3, 4).reshape(4 * blocks.shape[0], 4 * blocks.shape[1], 3)
 
 
-def by_name(folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+def by_name(folder: Path, part: tuple[float, float] = ALL) -> tuple[dict[str, Path], dict[str, str]]:
     """The pictures below ``folder`` by place and name without suffix, and those whose name is taken, with the reason.
 
     Raises:
-        ImageError: the folder is missing or empty.
+        ImageError: the folder is missing or empty, or the part of it is.
     """
     found: dict[str, Path] = {}
     problems: dict[str, str] = {}
-    for path in images.find(folder):
+    for path in find_photos(folder, part):
         name = path.relative_to(folder).with_suffix("").as_posix()
         if found.setdefault(name, path) != path:
             problems[name] = f"{path} has the same name as {found[name].name}, which is used"
@@ -134,18 +138,23 @@ def find_pictures(
     seed: int = 0,
     limit: int | None = None,
     crop: int | None = None,
+    part: tuple[float, float] = ALL,
+    side: int | None = None,
 ) -> PictureSet:
     """Pairs of ``hr`` and ``lr`` by place and name; without ``lr`` those of hr, degraded; without ``hr`` lr alone.
 
-    ``limit``: only the first so many. ``crop``: only the centre, a square of so many hr pixels.
+    ``limit``: only the first so many. ``crop``: only the centre, a square of so many hr pixels. ``part``, ``side``: of
+    pictures that are degraded, as for ``find_photos`` and ``read_photo``.
 
     Raises:
-        ImageError: a folder is missing or empty.
-        PairError: neither folder is given.
+        ImageError: a folder or the part of it is missing or empty.
+        PairError: neither folder is given, or pictures that are not degraded are to be reduced or parted.
     """
     if hr is None and lr is None:
         raise PairError("there is nothing to score on: give hr, lr or both")
-    true, problems = ({}, {}) if hr is None else by_name(hr)
+    if lr is not None and (part != ALL or side is not None):
+        raise PairError("a part of the pictures, or another size, can be had of those that are degraded: leave out lr")
+    true, problems = ({}, {}) if hr is None else by_name(hr, part)
     small, more = ({}, {}) if lr is None else by_name(lr)
     problems |= more
     if hr is not None and lr is not None:
@@ -155,7 +164,7 @@ def find_pictures(
     else:
         names = true.keys() | small.keys()
     files = {name: (true.get(name), small.get(name)) for name in sorted(names)[:limit]}
-    return PictureSet(hr, lr, preset, seed, crop, files, dict(sorted(problems.items())))
+    return PictureSet(hr, lr, preset, seed, crop, side, files, dict(sorted(problems.items())))
 
 
 def reordered(pictures: PictureSet, names: list[str]) -> PictureSet:

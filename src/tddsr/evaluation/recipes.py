@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from tddsr.checkpoint import NAMED_MODELS
-from tddsr.config import find_recipe, load_settings
+from tddsr.config import Part, find_recipe, load_settings
 from tddsr.download import cache_folder
 from tddsr.evaluation.results import Better, ResultError, read_result
 from tddsr.evaluation.tables import Absent, Column, Group, Measured, Quoted, Source
@@ -50,6 +50,8 @@ class DataConfig(_Section):
     preset: Literal["resshift", "realesrgan"] = "resshift"
     seed: int = Field(0, ge=0, description="of the degradation")
     crop: int | None = Field(None, ge=32)
+    part: Part | None = Field(None, description="of hr, as for training")
+    side: int | None = Field(None, ge=32, description="that hr is reduced to, as for training")
 
     @model_validator(mode="after")
     def _some_pictures(self) -> DataConfig:
@@ -183,10 +185,13 @@ def _measure_row(
     options += ["--metrics", ",".join(entry.metric or name for name, entry in recipe.columns.items())]
     options += ["--preset", data.preset, "--seed", str(data.seed), "--device", recipe.device]
     for key, value in (
-        ("hr", data.hr), ("lr", data.lr), ("crop", data.crop), ("limit", recipe.limit), ("features", recipe.features),
+        ("hr", data.hr), ("lr", data.lr), ("crop", data.crop), ("side", data.side), ("limit", recipe.limit),
+        ("features", recipe.features),
     ):  # fmt: skip
         if value is not None:
             options += [f"--{key}", str(value)]
+    if data.part is not None:
+        options += ["--part", *map(str, data.part)]
     # What moves the scores is in the folder's name: where it changes, nothing old is taken for new.
     stamp = [options, _state(Path(NAMED_MODELS.get(_model_of(method), _model_of(method)))), _state(recipe.features)]
     target = folder / f"{_slug(label)}-{hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:8]}"

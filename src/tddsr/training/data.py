@@ -2,57 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tddsr import images, rng
 from tddsr.config import DataConfig
+from tddsr.photos import find_photos, read_photo, reduced_size
 
 
 class DataError(ValueError):
     """Photos that cannot be trained on, with the reason."""
-
-
-def find_photos(folder: Path, part: tuple[float, float] = (0.0, 1.0)) -> list[Path]:
-    """The photos of a folder, or a part of them: shares from and to, in an order that only their names decide.
-
-    Parts that do not overlap share no photo, on any machine and whoever trains.
-
-    Raises:
-        ImageError: the folder is missing or empty.
-        DataError: the part holds no photo.
-    """
-    photos = images.find(folder)
-    if part == (0.0, 1.0):
-        return photos
-    shuffled = sorted(photos, key=lambda photo: hashlib.sha256(photo.relative_to(folder).as_posix().encode()).digest())
-    start, stop = (round(share * len(photos)) for share in part)
-    if start == stop:
-        raise DataError(f"{folder} holds {len(photos)} photos, none of them in the part from {part[0]} to {part[1]}")
-    return sorted(shuffled[start:stop])
-
-
-def reduced_size(size: tuple[int, int], side: int | None) -> tuple[int, int]:
-    """(width, height) of a photo whose shorter side is reduced to ``side``, if it is longer."""
-    factor = 1.0 if side is None else min(1.0, side / min(size))
-    return round(size[0] * factor), round(size[1] * factor)
-
-
-def read_photo(path: Path, side: int | None = None) -> Tensor:
-    """(3,H,W) uint8 RGB; reduced by an area filter so that its shorter side is ``side``, if it is longer."""
-    photo = Image.fromarray(images.read(path).rgb_8_bit)
-    size = reduced_size(photo.size, side)
-    if size != photo.size:
-        photo = photo.resize(size, Image.Resampling.BOX)
-    return torch.from_numpy(np.array(photo)).permute(2, 0, 1)
 
 
 class Patches(Dataset[Tensor]):
@@ -79,7 +42,7 @@ class Patches(Dataset[Tensor]):
     def _photo(self, index: int) -> Tensor:
         if index in self._decoded:
             return self._decoded[index]
-        photo = read_photo(self.photos[index], self.config.side)
+        photo = torch.tensor(read_photo(self.photos[index], self.config.side)).permute(2, 0, 1)
         if photo.nbytes <= self._room:
             self._room -= photo.nbytes
             self._decoded[index] = photo

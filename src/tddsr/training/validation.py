@@ -15,8 +15,9 @@ from tddsr.degradation import Degradation
 from tddsr.degradation.files import degrade_pixels
 from tddsr.evaluation.metrics import psnr, ssim, to_8_bit
 from tddsr.networks.features import LPIPS
+from tddsr.photos import find_photos, read_photo
 from tddsr.pixels import centre, to_tensor
-from tddsr.training.data import DataError, find_photos, read_photo
+from tddsr.training.data import DataError
 
 Scores = dict[str, float]
 
@@ -35,11 +36,11 @@ class Validator:
         self.pairs: list[tuple[Tensor, Tensor]] = []
         for path in find_photos(config.folder, config.part)[: config.count]:
             photo = read_photo(path, config.side)
-            height, width = photo.shape[1:]
+            height, width = photo.shape[:2]
             side = config.crop
             if min(height, width) < side:
                 raise DataError(f"{path} is {width}x{height}, smaller than validation.crop={side}")
-            crop = centre(photo.permute(1, 2, 0).numpy(), side)
+            crop = centre(photo, side)
             truth, small = degrade_pixels(
                 crop, degradation, path.relative_to(config.folder).with_suffix("").as_posix(), config.seed
             )

@@ -1,0 +1,63 @@
+"""Photos as training and scoring use them: a part of a folder, reduced to a size."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tddsr import images
+from tddsr.images import ImageError, Pixels
+
+ALL = (0.0, 1.0)
+"""The part of a folder that is the whole of it."""
+
+
+def check_part(part: tuple[float, float]) -> tuple[float, float]:
+    """``part``, if it is one.
+
+    Raises:
+        ValueError: it is not two shares from 0 to 1, the first one smaller.
+    """
+    if not 0 <= part[0] < part[1] <= 1:
+        raise ValueError(f"{list(part)} is not a part: two shares from 0 to 1, the first one smaller")
+    return part
+
+
+def find_photos(folder: Path, part: tuple[float, float] = ALL) -> list[Path]:
+    """The photos of a folder, or a part of them: shares from and to, in an order that only their names decide.
+
+    Parts that do not overlap share no photo, on any machine and whoever asks.
+
+    Raises:
+        ImageError: the folder is missing or empty, or the part holds no photo.
+    """
+    photos = images.find(folder)
+    if part == ALL:
+        return photos
+    shuffled = sorted(photos, key=lambda photo: hashlib.sha256(photo.relative_to(folder).as_posix().encode()).digest())
+    start, stop = (round(share * len(photos)) for share in part)
+    if start == stop:
+        raise ImageError(f"{folder} holds {len(photos)} photos, none of them in the part from {part[0]} to {part[1]}")
+    return sorted(shuffled[start:stop])
+
+
+def reduced_size(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """(width, height) of a photo whose shorter side is reduced to ``side``, if it is longer."""
+    factor = 1.0 if side is None else min(1.0, side / min(size))
+    return round(size[0] * factor), round(size[1] * factor)
+
+
+def read_photo(path: Path, side: int | None = None) -> Pixels:
+    """(H,W,3) uint8 RGB; reduced by an area filter so that its shorter side is ``side``, if it is longer.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    pixels = images.read(path).rgb_8_bit
+    size = reduced_size((pixels.shape[1], pixels.shape[0]), side)
+    if size == (pixels.shape[1], pixels.shape[0]):
+        return pixels
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
