@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -18,33 +17,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace outputs that exist")]
 
 
-class SamplerName(str, Enum):
-    """Values of --sampler."""
-
-    deterministic = "deterministic"
-    stochastic = "stochastic"
-
-
-class TypeName(str, Enum):
-    """Values of --dtype."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class PresetName(str, Enum):
-    """Values of --preset."""
-
-    resshift = "resshift"
-    realesrgan = "realesrgan"
-
-
-class ColourName(str, Enum):
-    """Values of --colour."""
-
-    y = "y"
-    rgb = "rgb"
+Preset = Literal["resshift", "realesrgan"]
 
 
 def _version(asked: bool) -> None:
@@ -80,9 +53,11 @@ def upscale(
     seed: Annotated[int, typer.Option(min=0, help="chooses the noise")] = 0,
     model: Annotated[str, typer.Option(help="compact, resshift, sinsr .. or a model file")] = "compact",
     steps: Annotated[int | None, typer.Option(min=1, help="evaluations; by default the model's own number")] = None,
-    sampler: Annotated[SamplerName, typer.Option(help="with many steps")] = SamplerName.deterministic,
+    sampler: Annotated[Literal["deterministic", "stochastic"], typer.Option(help="with many steps")] = "deterministic",
     device: DeviceOption = "auto",
-    dtype: Annotated[TypeName, typer.Option(help="half precision is for accelerators")] = TypeName.float32,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="half precision is for accelerators")
+    ] = "float32",
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the network, for many pictures")] = False,
     tile: Annotated[str, typer.Option(help="auto, none, or the side of a tile in input pixels")] = "auto",
     overwrite: OverwriteOption = False,
@@ -100,7 +75,7 @@ def upscale(
         upscaler = Upscaler.load(
             model,
             device=device,
-            dtype=getattr(torch, dtype.value),
+            dtype=getattr(torch, dtype),
             tile=_tile(tile),  # type: ignore[arg-type]
             compiled=compiled,
         )
@@ -119,7 +94,7 @@ def upscale(
         def enlarge(source: Path, target: Path) -> None:
             progress.reset(tiles, description=source.name)
             upscaler(
-                source, output=target, scale=scale, seed=seed, steps=steps, sampler=sampler.value,
+                source, output=target, scale=scale, seed=seed, steps=steps, sampler=sampler,
                 progress=lambda done, total: progress.update(tiles, completed=done, total=total),
             )  # fmt: skip
 
@@ -139,7 +114,7 @@ def degrade(
     inputs: Annotated[list[Path], typer.Argument(metavar="HR...", help="sharp pictures and folders")],
     output: Annotated[Path, typer.Option("--output", "-o", help="folder for the pairs: DIR/hr and DIR/lr")],
     seed: Annotated[int, typer.Option(min=0, help="chooses the degradation of each picture")] = 0,
-    preset: Annotated[PresetName, typer.Option(help="whose settings")] = PresetName.resshift,
+    preset: Annotated[Preset, typer.Option(help="whose settings")] = "resshift",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write pairs for training and testing: the sharp picture (cropped to a multiple of 4) and a bad small one."""
@@ -147,7 +122,7 @@ def degrade(
     from tddsr.degradation import Degradation
     from tddsr.degradation.files import degrade_file
 
-    settings = Degradation.preset(preset.value)
+    settings = Degradation.preset(preset)
     pairs = (output / "hr", output / "lr")
     jobs = bulk.plan(inputs, pairs[0], lambda path: path.with_suffix(".png"), exclude=pairs)
 
@@ -246,13 +221,13 @@ def evaluate(
     ],
     hr: Annotated[Path | None, typer.Option(help="folder of true pictures; without it, nothing is compared")] = None,
     lr: Annotated[Path | None, typer.Option(help="folder of lr pictures; without it, those of --hr, degraded")] = None,
-    preset: Annotated[PresetName, typer.Option(help="of the degradation")] = PresetName.resshift,
+    preset: Annotated[Preset, typer.Option(help="of the degradation")] = "resshift",
     seed: Annotated[int, typer.Option(min=0, help="of the degradation")] = 0,
     metrics: Annotated[
         list[str] | None, typer.Option(help="names, or all; by default PSNR, SSIM, both LPIPS and NIQE")
     ] = None,
     border: Annotated[int, typer.Option(min=0, help="pixels at each edge that PSNR and SSIM leave out")] = 0,
-    colour: Annotated[ColourName, typer.Option(help="what PSNR and SSIM look at")] = ColourName.y,
+    colour: Annotated[Literal["y", "rgb"], typer.Option(help="what PSNR and SSIM look at")] = "y",
     seeds: Annotated[int, typer.Option(min=1, help="noise seeds to average over")] = 3,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many pictures")] = None,
     crop: Annotated[
@@ -295,15 +270,15 @@ def evaluate(
         where, part = pick_device(device), check_part(part)
         names = [name for value in metrics or [] for name in value.replace(",", " ").split()]
         chosen = scores.choose(names, truth=hr is not None)
-        protocol = Protocol(crop, border, colour.value, chosen_tile, seeds, where.type)
+        protocol = Protocol(crop, border, colour, chosen_tile, seeds, where.type)
         methods, unavailable = baselines.find_methods(specs, where, chosen_tile)  # type: ignore[arg-type]
     except ValueError as error:
         _fail(str(error), code=2)
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
-        pictures = find_pictures(hr, lr, preset.value, seed, limit, crop, part, side)
-        ready = scores.load_scores(chosen, scores.Setting(colour.value, border, features, where))
+        pictures = find_pictures(hr, lr, preset, seed, limit, crop, part, side)
+        ready = scores.load_scores(chosen, scores.Setting(colour, border, features, where))
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task("outputs", total=len(pictures) * len(methods))
             table = command.score(
