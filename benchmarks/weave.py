@@ -2,10 +2,10 @@
 
     python benchmarks/weave.py LR_FOLDER MODEL... [--count 8]
 
-Of each picture's central 128x128 lr pixels: the pattern itself, in levels of 255: root mean square over the 16 places in
-a block of their means over all blocks, of what differs from the neighbourhood; and the power at a quarter of the
-sampling rate over that of the frequencies around it, in rows and in columns, which is 1 where there is no pattern, and
-large for the faintest one where nothing else is so fine.
+Of each picture's central 128x128 lr pixels: the pattern itself in levels of 255, that is the root mean square over the
+16 places in a block of their means over all blocks, of what differs from the neighbourhood; and the power at a quarter
+of the sampling rate over that of the frequencies around it, in rows and in columns. This is 1 where there is no
+pattern, and large for the faintest one where nothing else is so fine.
 """
 
 from __future__ import annotations

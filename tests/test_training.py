@@ -455,6 +455,7 @@ def test_every_recipe_trains(name, recipe, distill, random_features, tmp_path):
         changes["teacher"] = distill.teacher if compact else tmp_path / "paper.safetensors"
         changes["start"] = settings.start and tmp_path / "student.safetensors"
         changes["adversary"] = adversary
+        changes["network"] = settings.network and SMALL
     run = prepare(changed(settings, **changes), CPU, QUIET)
     before = [p.detach().clone() for p in run.task.model.parameters()]
     run.run()
