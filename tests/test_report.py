@@ -392,7 +392,8 @@ def test_the_recipes_train_what_they_report():
 
 
 @pytest.mark.parametrize("override", [
-    "limt=1", "data.RealSR.lr=", "rows.compact.quoted={Other: {MUSIQ: '1'}}", "rows.compact.quoted={RealSR: {A: '1'}}",
+    "limt=1", "data.RealSR.lr=", "rows.a/b={method: bicubic}",
+    "rows.compact.quoted={Other: {MUSIQ: '1'}}", "rows.compact.quoted={RealSR: {A: '1'}}",
     "rows.compact.quoted={RealSR: {MUSIQ: about}}",
 ])  # fmt: skip
 def test_a_wrong_report_recipe_is_one_line(override):
@@ -421,7 +422,7 @@ def test_a_recipe_measures_what_can_be_measured_once(tmp_path, monkeypatch):
     monkeypatch.setenv("TDDSR_CACHE", str(tmp_path / "cache"))
     (tmp_path / "photos").mkdir()
     overrides = [f"data.RealSR.lr={tmp_path / 'photos'}", f"data.RealSet65.lr={tmp_path / 'none'}", "limit=3"]
-    overrides += [f"rows.{row}.method=" for row in ("nearest", "Lanczos", "teacher, 4 steps", "distilled only")]
+    overrides += [f"rows.{row}.method=" for row in ("nearest", "Lanczos", "teacher in 4 steps", "distilled only")]
     recipe = load_report_recipe("table1", overrides)
     first, second = measure(recipe, tmp_path)
     assert [row.label for row in first.measured] == ["compact"]

@@ -35,6 +35,15 @@ RESERVED = ("hr", "lr")
 _NAME = re.compile(r"\w[\w.@+() -]*")  # a folder is called so
 
 
+def check_name(name: str) -> None:
+    """Raise ValueError if no method can be called so."""
+    if not _NAME.fullmatch(name) or name.lower() in RESERVED:
+        raise ValueError(
+            f"'{name}' cannot be a method's name, which begins with a letter or digit, may also have .@+()- and is "
+            f"not {' or '.join(RESERVED)}"
+        )
+
+
 class MethodUnavailableError(ValueError):
     """A method that is known but lacks its weights, its package or its pictures; the message says what to do."""
 
@@ -126,11 +135,10 @@ def find_methods(
         except MethodUnavailableError as error:
             unavailable[spec.partition("=")[0]] = str(error)
             continue
-        if not _NAME.fullmatch(name) or name.lower() in RESERVED:
-            raise ValueError(
-                f"'{name}' cannot be a method's name, which begins with a letter or digit, may also have .@+()- and is "
-                f"not {' or '.join(RESERVED)}; give another: NAME={method.spec}"
-            )
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ValueError(f"{error}; give another: NAME={method.spec}") from error
         if name in found:
             raise ValueError(
                 f"two methods are called {name}; give one another name: NAME={spec.partition('=')[2] or spec}"

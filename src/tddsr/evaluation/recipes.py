@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from tddsr.checkpoint import NAMED_MODELS
 from tddsr.config import Part, find_recipe, load_settings
 from tddsr.download import cache_folder
+from tddsr.evaluation.baselines import check_name
 from tddsr.evaluation.results import Better, ResultError, read_result
 from tddsr.evaluation.tables import Absent, Column, Group, Measured, Quoted, Source
 from tddsr.registry import AUTOENCODER, MODELS, UNPUBLISHED
@@ -90,6 +91,7 @@ class ReportRecipe(_Section):
     @model_validator(mode="after")
     def _names_are_known(self) -> ReportRecipe:
         for label, row in self.rows.items():
+            check_name(label)
             named = [*row.quoted, *(row.method if isinstance(row.method, dict) else ())]
             for data in named:
                 if data not in self.data:
