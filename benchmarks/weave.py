@@ -2,10 +2,10 @@
 
     python benchmarks/weave.py LR_FOLDER MODEL... [--count 8]
 
-Of each picture's central 128x128 lr pixels: the pattern itself in levels of 255, that is the root mean square over the
-16 places in a block of their means over all blocks, of what differs from the neighbourhood; and the power at a quarter
-of the sampling rate over that of the frequencies around it, in rows and in columns. This is 1 where there is no
-pattern, and large for the faintest one where nothing else is so fine.
+Of each picture's central 128x128 lr pixels: the pattern itself in levels of 255, that is what differs from the
+neighbourhood, averaged over all blocks, its root mean square over the 16 places in a block, mean of the three colours;
+and the power at a quarter of the sampling rate over that of the frequencies around it, in rows and columns, which is 1
+where there is no pattern, and large for the faintest one where nothing else is so fine.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tddsr.pixels import centre
 
 def levels(picture: Pixels) -> float:
     """Root mean square of the pattern that all 4x4 blocks have in common."""
-    grey = torch.from_numpy(picture.astype(np.float32).mean(axis=2))[None, None]
-    fine = grey[..., 2:-2, 2:-2] - F.avg_pool2d(grey, 5, stride=1)
-    return float(F.pixel_unshuffle(fine, 4).mean(dim=(0, 2, 3)).std(correction=0))
+    planes = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[:, None]
+    fine = planes[..., 2:-2, 2:-2] - F.avg_pool2d(planes, 5, stride=1)
+    return float(F.pixel_unshuffle(fine, 4).mean(dim=(2, 3)).std(dim=1, correction=0).mean())
 
 
 def ratio(picture: Pixels) -> float:

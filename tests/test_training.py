@@ -21,7 +21,7 @@ from tddsr.photos import read_photo
 from tddsr.training.data import DataError, Patches
 from tddsr.training.loop import Player, Run, TrainingError
 from tddsr.training.start import describe, prepare
-from tddsr.training.teacher import PictureLoss
+from tddsr.training.teacher import PictureLoss, zoomed
 from tests.conftest import SMALL, changed, photo, small_model
 from tests.derived import noise, small_paper_model
 
@@ -386,6 +386,18 @@ def test_drift_is_what_every_latent_pixel_repeats():
     for error, expected in ((tint, 2 * tint.abs().mean()), (tint * checks, torch.tensor(0.0))):
         (term,) = loss(model, truth + error, hr, torch.Generator()).values()
         torch.testing.assert_close(term, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_zoom_shows_the_same_window_of_both_pictures_enlarged():
+    ramp = torch.linspace(0, 1, 64).expand(1, 3, 48, 64)
+    generator = torch.Generator().manual_seed(0)
+    slopes = []
+    for _ in range(20):
+        one, two = zoomed([ramp, 2 * ramp], 2.0, generator)
+        assert one.shape == ramp.shape
+        torch.testing.assert_close(2 * one, two)
+        slopes.append(float(one[0, 0, 0, 32] - one[0, 0, 0, 31]) * 63)
+    assert 0.45 < min(slopes) < 0.6 < 0.9 < max(slopes) <= 1.01  # the reciprocal of the factor
 
 
 def test_a_paper_model_trains_in_bfloat16_and_its_students_carry_the_licence(distill, random_features, tmp_path):

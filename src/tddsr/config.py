@@ -74,6 +74,9 @@ class LossConfig(_Section):
     lpips_network: FeatureName = "alexnet"
     features: float = Field(0.0, ge=0, description="unweighted feature distance of the decoded x_0 to hr")
     features_network: BackboneName = "efficientnet_lite0"
+    zoom: float = Field(
+        1.0, ge=1, description="show these networks a random window, enlarged up to so many times, for finer detail"
+    )
     hr: float = Field(0.0, ge=0, description="Eq. 8, the discriminator of hr pictures (distill only)")
     lr: float = Field(0.0, ge=0, description="Eq. 10, the discriminator of lr pictures (distill only)")
 

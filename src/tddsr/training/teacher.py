@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,16 @@ from tddsr.training.loop import Batch, Player, Task
 
 _NEIGHBOURS = 8
 """latent pixels, per side, over which ``drift`` takes its means"""
+
+
+def zoomed(pictures: Sequence[Tensor], most: float, generator: torch.Generator) -> list[Tensor]:
+    """A random window, the same in all ``pictures`` (B,3,H,W), enlarged to their size by a factor of 1 to ``most``."""
+    height, width = pictures[0].shape[-2:]
+    factor = 1 + (most - 1) * float(torch.rand((), generator=generator))
+    h, w = round(height / factor), round(width / factor)
+    top, left = (int(torch.randint(room + 1, (), generator=generator)) for room in (height - h, width - w))
+    windows = [picture[..., top : top + h, left : left + w] for picture in pictures]
+    return [F.interpolate(window, (height, width), mode="bilinear") for window in windows]
 
 
 class PictureLoss:
@@ -50,9 +60,12 @@ class PictureLoss:
             # AlexNet looks at every fourth pixel, and a latent pixel is four wide: always at the same place, it would
             # not see a pattern of that period. So both pictures lose a random few of their first rows and columns.
             top, left = torch.randint(model.space.factor, (2,), generator=generator).tolist()
-            picture = (model.space.decode(x_0.float()) if picture is None else picture)[..., top:, left:]
+            picture = model.space.decode(x_0.float()) if picture is None else picture
+            pictures = [each[..., top:, left:] for each in (picture, hr)]
+            if self.config.zoom > 1:
+                pictures = zoomed(pictures, self.config.zoom, generator)
             for name, distance in self.perceptual.items():
-                terms[name] = getattr(self.config, name) * distance(picture, hr[..., top:, left:]).mean()
+                terms[name] = getattr(self.config, name) * distance(*pictures).mean()
         return terms
 
 
