@@ -199,14 +199,17 @@ def test_the_comparison_is_over_common_pictures(tmp_path):
 
 
 def test_only_what_was_scored_alike_is_put_together(tmp_path):
-    first = save_result(tmp_path / "a", size=0)
-    same = save_result(tmp_path / "b", methods=("compact",), size=0)
+    first = save_result(tmp_path / "run-1", size=0)
+    same = save_result(tmp_path / "run-2", methods=("compact",), size=0)
     protocol = json.loads((first / "result.json").read_text())["protocol"] | {"crop": 64}
     other = save_result(tmp_path / "c", size=0, protocol=protocol)
     groups = by_data_set([Source.read(folder) for folder in (first, same, other)])
     assert [len(group.measured) for group in groups] == [4, 3]
     assert len({row.label for row in groups[0].measured}) == 4
     assert groups[0].title != groups[1].title
+    for page in write_report(groups, tmp_path / "page", "One protocol a group"):
+        text = page.read_text(encoding="utf-8")
+        assert text.count(f"{first.name}, {same.name}") == (1 if page.suffix == ".md" else 2)  # once a region's label
 
 
 # Pictures

@@ -124,24 +124,42 @@ def _open(path: Path) -> Image.Image:
 # The page
 
 
-def _protocol(source: Source) -> tuple[str, dict[str, str]]:
-    """The statement, and everything behind it."""
-    result = source.result
-    data, protocol = result.dataset, result.protocol
+def _facts(source: Source) -> dict[str, str]:
+    """What a run's protocol says, apart from its name and methods."""
+    data, protocol = source.result.dataset, source.result.protocol
     lines: dict[str, Any] = {
-        "run": result.name,
         "data set": f"{data.name}, {data.pictures} pictures",
         "true pictures": data.hr,
         "small pictures": data.lr,
         "degradation": data.degradation,
         **protocol.model_dump(exclude={"statement", "versions"}),
         "versions": ", ".join(f"{name} {version}" for name, version in protocol.versions.items()),
-        "methods": "; ".join(
-            f"{name}: {method.spec}" + (f", {method.steps} step{'s' * (method.steps > 1)}" if method.steps else "")
-            for name, method in result.methods.items()
-        ),
     }
-    return protocol.statement, {key: str(value) for key, value in lines.items() if value not in (None, "", [])}
+    return {key: str(value) for key, value in lines.items() if value not in (None, "", [])}
+
+
+def _protocols(sources: Sequence[Source]) -> list[tuple[str, dict[str, str]]]:
+    """The statement and everything behind it, once for all runs that have them in common."""
+    found: dict[str, tuple[str, dict[str, str], list[Source]]] = {}
+    for source in sources:
+        statement, facts = source.result.protocol.statement, _facts(source)
+        found.setdefault(f"{statement} {facts}", (statement, facts, []))[2].append(source)
+    return [
+        (
+            statement,
+            {
+                "run": ", ".join(source.result.name for source in alike),
+                **facts,
+                "methods": "; ".join(
+                    f"{name}: {method.spec}"
+                    + (f", {method.steps} step{'s' * (method.steps > 1)}" if method.steps else "")
+                    for source in alike
+                    for name, method in source.result.methods.items()
+                ),
+            },
+        )
+        for statement, facts, alike in found.values()
+    ]
 
 
 def _section(group: Group, notes: Notes, pictures: int, allowance: float) -> Section:
@@ -160,7 +178,7 @@ def _section(group: Group, notes: Notes, pictures: int, allowance: float) -> Sec
         comparison(group),
         views,
         rule,
-        [_protocol(source) for source in group.sources],
+        _protocols(group.sources),
         sorted(failures),
     )
 
