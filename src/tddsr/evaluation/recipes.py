@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -18,6 +18,7 @@ from tddsr.checkpoint import NAMED_MODELS
 from tddsr.config import Part, find_recipe, load_settings
 from tddsr.download import cache_folder
 from tddsr.evaluation.baselines import check_name
+from tddsr.evaluation.pairs import Preset
 from tddsr.evaluation.results import Better, ResultError, read_result
 from tddsr.evaluation.tables import Absent, Column, Group, Measured, Quoted, Source
 from tddsr.registry import AUTOENCODER, MODELS, UNPUBLISHED
@@ -48,7 +49,7 @@ class DataConfig(_Section):
 
     hr: Path | None = None
     lr: Path | None = None
-    preset: Literal["resshift", "realesrgan"] = "resshift"
+    preset: Preset = "resshift"
     seed: int = Field(0, ge=0, description="of the degradation")
     crop: int | None = Field(None, ge=32)
     part: Part | None = Field(None, description="of hr, as for training")
