@@ -150,7 +150,7 @@ class Recipe(_Section):
         None, description="model, by name or file, to start from; unset: a student starts from its teacher"
     )
     network: NetworkConfig | None = Field(
-        None, description="of a student; unset: as of the model it starts from, and what that lacks is new"
+        None, description="of a student, where it is not that of the model it starts from; what that lacks is new"
     )
     teacher: Path | None = Field(None, description="model, by name or file (distill only)")
     targets: Path | None = Field(None, description="folder where the teacher's samples are kept for other runs")
