@@ -5,7 +5,8 @@
 Of each picture's central 128x128 lr pixels: the pattern itself in levels of 255, that is what differs from the
 neighbourhood, averaged over all blocks, its root mean square over the 16 places in a block, mean of the three colours;
 and the power at a quarter of the sampling rate over that of the frequencies around it, in rows and columns, which is 1
-where there is no pattern, and large for the faintest one where nothing else is so fine.
+where there is no pattern, and large for the faintest one where nothing else is so fine. The first row is bicubic's:
+what other texture leaves in the averages.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch
 import torch.nn.functional as F
 
 from tddsr import Upscaler, images
+from tddsr.evaluation.baselines import bicubic
+from tddsr.evaluation.pairs import Pair
 from tddsr.images import Pixels
 from tddsr.pixels import centre
 
@@ -25,7 +28,8 @@ from tddsr.pixels import centre
 def levels(picture: Pixels) -> float:
     """Root mean square of the pattern that all 4x4 blocks have in common."""
     planes = torch.from_numpy(picture.astype(np.float32)).permute(2, 0, 1)[:, None]
-    fine = planes[..., 2:-2, 2:-2] - F.avg_pool2d(planes, 5, stride=1)
+    blurred = F.avg_pool2d(F.avg_pool2d(planes, 4, stride=1), 2, stride=1)  # nothing of period 4 is left in it
+    fine = planes[..., 2:-2, 2:-2] - blurred
     return float(F.pixel_unshuffle(fine, 4).mean(dim=(2, 3)).std(dim=1, correction=0).mean())
 
 
@@ -50,9 +54,9 @@ def main() -> None:
     files = images.find(options.folder)
     chosen = [centre(images.read(file).rgb_8_bit, 128) for file in files[:: max(1, len(files) // options.count)]]
     print("| model | levels, median | largest | ratio, median | largest |\n| --- | --- | --- | --- | --- |")
-    for model in options.models:
-        upscaler = Upscaler.load(model)
-        made = [upscaler(lr) for lr in chosen[: options.count]]
+    for model in ("bicubic", *options.models):
+        enlarge = (lambda lr: bicubic(Pair("", lr, None, lr.shape[:2]))) if model == "bicubic" else Upscaler.load(model)
+        made = [enlarge(lr) for lr in chosen[: options.count]]
         columns = [f"{np.median(v):.2f} | {max(v):.2f}" for v in ([f(p) for p in made] for f in (levels, ratio))]
         print(f"| {model} | {' | '.join(columns)} |", flush=True)
 

@@ -3,7 +3,7 @@ import torch
 from pydantic import ValidationError
 
 from tddsr.config import load_recipe
-from tddsr.model import Model, ModelConfig, multiply_adds_per_lr_pixel
+from tddsr.model import Model, ModelConfig, NetworkConfig, multiply_adds_per_lr_pixel
 from tddsr.networks.compact import CompactConfig, bicubic_x4
 from tddsr.networks.space import SpaceToDepth
 from tests.conftest import small_model
@@ -26,13 +26,18 @@ def test_an_untrained_network_is_the_bicubic_enlargement(tail):
     torch.testing.assert_close(hr, bicubic_x4(lr))
 
 
-@pytest.mark.parametrize("shipped", [True, False])
-def test_nothing_beyond_the_halo_matters(shipped):
+def recipe_network(name: str) -> NetworkConfig:
+    recipe = load_recipe(name)
+    network = recipe.network if recipe.model is None else recipe.model.network
+    assert network is not None
+    return network
+
+
+@pytest.mark.parametrize("name", ["compact-teacher", "compact-refine", None])
+def test_nothing_beyond_the_halo_matters(name):
     """The receptive field, by gradients: at every offset to the grid of the coarsest level, it ends within the halo."""
-    if shipped:
-        recipe = load_recipe("compact-teacher")
-        assert recipe.model is not None
-        model = Model(recipe.model)
+    if name is not None:
+        model = Model(ModelConfig(role="student", network=recipe_network(name)))
         with torch.no_grad():
             for weight in model.parameters():
                 weight.copy_(torch.full_like(weight, 0.5 / weight[0].numel()))  # no path is zero, none cancels another
@@ -56,18 +61,17 @@ def test_nothing_beyond_the_halo_matters(shipped):
             assert rows.max() <= halo
 
 
-def test_the_shipped_size_keeps_its_limit():
-    recipe = load_recipe("compact-teacher")
-    assert recipe.model is not None
-    assert multiply_adds_per_lr_pixel(Model(recipe.model)) <= 0.6e6
+@pytest.mark.parametrize("name", ["compact-teacher", "compact-refine"])
+def test_the_shipped_size_keeps_its_limit(name):
+    model = Model(ModelConfig(role="student", network=recipe_network(name)))
+    assert multiply_adds_per_lr_pixel(model) <= 0.6e6
 
 
 def test_more_steps_need_a_wider_halo(teacher):
     assert teacher.halo(4) - teacher.halo(3) == teacher.halo(2) - teacher.halo(1) == teacher.network.halo
 
 
-def test_the_tail_treats_all_pixels_of_a_block_alike():
-    """With no features and a head that writes a pattern of its own, what is added depends on the picture alone."""
+def test_without_features_the_tail_treats_all_pixels_of_a_block_alike():
     tail = small_model().network.get_submodule("tail")
     for weight in tail.get_submodule("spread").parameters():
         torch.nn.init.zeros_(weight)

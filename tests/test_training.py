@@ -358,9 +358,11 @@ def test_a_student_starts_from_its_teachers_kind_of_model(distill, tmp_path):
         prepare(changed(distill, start=tmp_path / "other.safetensors"), CPU, QUIET)
 
 
-def test_a_student_may_get_a_larger_network_than_it_starts_from(distill, teacher, photos, tmp_path):
+def test_a_student_may_get_a_larger_network_than_it_starts_from(distill, teacher, tmp_path):
     """What is new changes nothing at first, then learns."""
     plain = Model(teacher.config.model_copy(update={"network": SMALL.model_copy(update={"tail": 0})}))
+    learned = {key: value for key, value in teacher.network.state_dict().items() if not key.startswith("tail.")}
+    plain.network.load_state_dict(learned)
     save_model(plain, tmp_path / "plain.safetensors")
     settings = changed(distill, teacher=tmp_path / "plain.safetensors")
     run = prepare(changed(settings, network=SMALL), CPU, QUIET)
@@ -389,15 +391,19 @@ def test_drift_is_what_every_latent_pixel_repeats():
 
 
 def test_zoom_shows_the_same_window_of_both_pictures_enlarged():
-    ramp = torch.linspace(0, 1, 64).expand(1, 3, 48, 64)
+    ramp = torch.linspace(0, 1, 64) + 10 * torch.linspace(0, 1, 48)[:, None].expand(1, 3, 48, 64)
     generator = torch.Generator().manual_seed(0)
-    slopes = []
+    slopes, tops = [], set()
     for _ in range(20):
         one, two = zoomed([ramp, 2 * ramp], 2.0, generator)
         assert one.shape == ramp.shape
         torch.testing.assert_close(2 * one, two)
         slopes.append(float(one[0, 0, 0, 32] - one[0, 0, 0, 31]) * 63)
+        down = float(one[0, 0, 24, 0] - one[0, 0, 23, 0]) / 10 * 47
+        assert abs(down - slopes[-1]) < 0.05
+        tops.add(round(float(one[0, 0, 0, 0]), 3))
     assert 0.45 < min(slopes) < 0.6 < 0.9 < max(slopes) <= 1.01  # the reciprocal of the factor
+    assert len(tops) > 10
 
 
 def test_a_paper_model_trains_in_bfloat16_and_its_students_carry_the_licence(distill, random_features, tmp_path):

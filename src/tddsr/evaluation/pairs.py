@@ -45,6 +45,7 @@ class PictureSet:
     preset: Preset
     seed: int
     crop: int | None
+    part: tuple[float, float]
     side: int | None
     files: dict[str, tuple[Path | None, Path | None]] = field(repr=False)
     """name -> files of hr and lr; one of the two may be None"""
@@ -59,10 +60,15 @@ class PictureSet:
 
     @property
     def degradation(self) -> str | None:
-        """How lr was made, where that is known."""
+        """How lr was made, and of which pictures of the folder, where that is known."""
         if self.lr is not None:
             return None
-        return f"{self.preset}, seed {self.seed}" + (f", from a shorter side of {self.side}" if self.side else "")
+        said = [self.preset, f"seed {self.seed}"]
+        if self.side is not None:
+            said.append(f"from a shorter side of {self.side}")
+        if self.part != ALL:
+            said.append(f"the part from {self.part[0]:g} to {self.part[1]:g}")
+        return ", ".join(said)
 
     @property
     def title(self) -> str:
@@ -153,7 +159,7 @@ def find_pictures(
     if hr is None and lr is None:
         raise PairError("there is nothing to score on: give hr, lr or both")
     if lr is not None and (part != ALL or side is not None):
-        raise PairError("a part of the pictures, or another size, can be had of those that are degraded: leave out lr")
+        raise PairError(f"part and side are for hr that is degraded: leave them out, or lr ({lr})")
     true, problems = ({}, {}) if hr is None else by_name(hr, part)
     small, more = ({}, {}) if lr is None else by_name(lr)
     problems |= more
@@ -164,7 +170,7 @@ def find_pictures(
     else:
         names = true.keys() | small.keys()
     files = {name: (true.get(name), small.get(name)) for name in sorted(names)[:limit]}
-    return PictureSet(hr, lr, preset, seed, crop, side, files, dict(sorted(problems.items())))
+    return PictureSet(hr, lr, preset, seed, crop, part, side, files, dict(sorted(problems.items())))
 
 
 def reordered(pictures: PictureSet, names: list[str]) -> PictureSet:

@@ -59,6 +59,8 @@ class DataConfig(_Section):
     def _some_pictures(self) -> DataConfig:
         if self.hr is None and self.lr is None:
             raise ValueError("a data set needs hr, lr or both")
+        if self.lr is not None and (self.part is not None or self.side is not None):
+            raise ValueError(f"part and side are for hr that is degraded: leave them out, or lr ({self.lr})")
         return self
 
 
@@ -92,7 +94,8 @@ class ReportRecipe(_Section):
     @model_validator(mode="after")
     def _names_are_known(self) -> ReportRecipe:
         for label, row in self.rows.items():
-            check_name(label)
+            if row.method is not None:
+                check_name(label)
             named = [*row.quoted, *(row.method if isinstance(row.method, dict) else ())]
             for data in named:
                 if data not in self.data:

@@ -144,22 +144,18 @@ def _protocols(sources: Sequence[Source]) -> list[tuple[str, dict[str, str]]]:
     for source in sources:
         statement, facts = source.result.protocol.statement, _facts(source)
         found.setdefault(f"{statement} {facts}", (statement, facts, []))[2].append(source)
-    return [
-        (
-            statement,
-            {
-                "run": ", ".join(source.result.name for source in alike),
-                **facts,
-                "methods": "; ".join(
-                    f"{name}: {method.spec}"
-                    + (f", {method.steps} step{'s' * (method.steps > 1)}" if method.steps else "")
-                    for source in alike
-                    for name, method in source.result.methods.items()
-                ),
-            },
-        )
-        for statement, facts, alike in found.values()
-    ]
+    entries = []
+    for statement, facts, alike in found.values():
+        names = [name for source in alike for name in source.result.methods]
+        methods = [
+            f"{_unique(name, source, names)}: {method.spec}"
+            + (f", {method.steps} step{'s' * (method.steps > 1)}" if method.steps else "")
+            for source in alike
+            for name, method in source.result.methods.items()
+        ]
+        runs = ", ".join(source.result.name for source in alike)
+        entries.append((statement, {"run": runs, **facts, "methods": "; ".join(methods)}))
+    return entries
 
 
 def _section(group: Group, notes: Notes, pictures: int, allowance: float) -> Section:

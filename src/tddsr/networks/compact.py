@@ -81,7 +81,7 @@ class _Tail(nn.Module):
     """A correction of x_0 at hr size; none at initialisation.
 
     The head makes the pixels of a block each with weights of their own, so small errors repeat with the block's period.
-    Here all pixels have the same weights, and see their neighbours in other blocks.
+    ``mix`` and ``out`` have the same weights at every pixel, and see across the blocks' borders.
     """
 
     def __init__(self, width: int, channels: int, space: LatentSpace) -> None:

@@ -50,7 +50,10 @@ def _student_of(teacher: Model, recipe: Recipe) -> Model:
     new, old = student.network.state_dict(), source.network.state_dict()
     unfit = [key for key in old if key not in new or new[key].shape != old[key].shape]
     if unfit:
-        raise RecipeError(f"'network' has no place for {len(unfit)} weights of {name}, {unfit[0]} the first")
+        raise RecipeError(
+            f"'network' has no place for {len(unfit)} weights of {name}, {unfit[0]} the first: leave it out, or let it "
+            f"contain {source.config.network}"
+        )
     student.network.load_state_dict(old, strict=False)
     return student
 
