@@ -93,9 +93,11 @@ class _Tail(nn.Module):
         _zero(self.out)
 
     def forward(self, features: Tensor, x_0: Tensor) -> Tensor:
-        spread = F.pixel_shuffle(self.spread(features), self.space.factor)
-        change = self.out(F.silu(self.mix(torch.cat([self.space.decode(x_0), spread], dim=1))))
-        return x_0 + self.space.encode(change)
+        # The largest maps of the network: none has a name, so each is freed as soon as the next one is there.
+        mixed = self.mix(
+            torch.cat([self.space.decode(x_0), F.pixel_shuffle(self.spread(features), self.space.factor)], dim=1)
+        )
+        return x_0 + self.space.encode(self.out(F.silu(mixed, inplace=not torch.is_grad_enabled())))
 
 
 def _modules(modules: nn.Module) -> list[nn.Module]:
