@@ -2,11 +2,9 @@
 
     python benchmarks/weave.py LR_FOLDER MODEL... [--count 8]
 
-Of each picture's central 128x128 lr pixels: the pattern itself in levels of 255, that is what differs from the
-neighbourhood, averaged over all blocks, its root mean square over the 16 places in a block, mean of the three colours;
-and the power at a quarter of the sampling rate over that of the frequencies around it, in rows and columns, which is 1
-where there is no pattern, and large for the faintest one where nothing else is so fine. The first row is bicubic's:
-what other texture leaves in the averages.
+Of each picture's central 128x128 lr pixels: the pattern in levels of 255, that is what differs from the neighbourhood,
+averaged over all blocks, its root mean square over the 16 places in a block, mean of the three colours. The first row
+is bicubic's: what other texture leaves in the averages.
 """
 
 from __future__ import annotations
@@ -33,17 +31,6 @@ def levels(picture: Pixels) -> float:
     return float(F.pixel_unshuffle(fine, 4).mean(dim=(2, 3)).std(dim=1, correction=0).mean())
 
 
-def ratio(picture: Pixels) -> float:
-    """Power at period 4 over that of the ten frequencies beside it."""
-    grey = picture.astype(float).mean(axis=2)
-    found = []
-    for lines in (grey, grey.T):
-        power = (np.abs(np.fft.fft(lines - lines.mean(axis=1, keepdims=True), axis=1)) ** 2).mean(axis=0)
-        at = lines.shape[1] // 4
-        found.append(power[at] / np.concatenate([power[at - 6 : at - 1], power[at + 2 : at + 7]]).mean())
-    return float(np.mean(found))
-
-
 def main() -> None:
     """Print a row for each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,12 +40,11 @@ def main() -> None:
     options = parser.parse_args()
     files = images.find(options.folder)
     chosen = [centre(images.read(file).rgb_8_bit, 128) for file in files[:: max(1, len(files) // options.count)]]
-    print("| model | levels, median | largest | ratio, median | largest |\n| --- | --- | --- | --- | --- |")
+    print("| model | median | largest |\n| --- | --- | --- |")
     for model in ("bicubic", *options.models):
         enlarge = (lambda lr: bicubic(Pair("", lr, None, lr.shape[:2]))) if model == "bicubic" else Upscaler.load(model)
-        made = [enlarge(lr) for lr in chosen[: options.count]]
-        columns = [f"{np.median(v):.2f} | {max(v):.2f}" for v in ([f(p) for p in made] for f in (levels, ratio))]
-        print(f"| {model} | {' | '.join(columns)} |", flush=True)
+        found = [levels(enlarge(lr)) for lr in chosen[: options.count]]
+        print(f"| {model} | {np.median(found):.2f} | {max(found):.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -396,7 +396,7 @@ def test_the_recipes_train_what_they_report():
 
 
 @pytest.mark.parametrize("override", [
-    "limt=1", "data.RealSR.lr=", "rows.a/b={method: bicubic}",
+    "limt=1", "data.RealSR.lr=", "rows.a/b={method: bicubic}", "source=''",
     "rows.compact.quoted={Other: {MUSIQ: '1'}}", "rows.compact.quoted={RealSR: {A: '1'}}",
     "rows.compact.quoted={RealSR: {MUSIQ: about}}",
 ])  # fmt: skip

@@ -75,10 +75,7 @@ class LossConfig(_Section):
     features: float = Field(0.0, ge=0, description="unweighted feature distance of the decoded x_0 to hr")
     features_network: BackboneName = "efficientnet_lite0"
     zoom: float = Field(
-        1.0,
-        ge=1,
-        le=8,
-        description="show these networks a random window, enlarged by up to this: finer detail",
+        1.0, ge=1, le=8, description="show these networks a random window, enlarged by up to this: finer detail"
     )
     hr: float = Field(0.0, ge=0, description="Eq. 8, the discriminator of hr pictures (distill only)")
     lr: float = Field(0.0, ge=0, description="Eq. 10, the discriminator of lr pictures (distill only)")
@@ -170,9 +167,7 @@ class Recipe(_Section):
         if self.task == "teacher" and self.network is not None:
             raise ValueError("'network' is a student's; a teacher's is 'model.network'")
         if self.task == "distill" and (self.teacher is None or self.model is not None):
-            raise ValueError(
-                "a distill recipe needs 'teacher', a model file, and has no 'model': it is like its teacher"
-            )
+            raise ValueError("a distill recipe needs 'teacher', a model file; of a 'model' it may only have 'network'")
         if self.model is not None and self.model.role != "teacher":
             raise ValueError(
                 f"model.role is {self.model.role}; a recipe describes a teacher, a student follows from it"

@@ -80,7 +80,7 @@ class ReportRecipe(_Section):
     """One table."""
 
     title: str
-    source: str = Field(description="where the quoted figures were printed")
+    source: str = Field("", description="where the quoted figures were printed")
     comment: str = ""
     out: Path
     features: Path | None = Field(None, description="folder of the weights that metrics need")
@@ -96,6 +96,8 @@ class ReportRecipe(_Section):
         for label, row in self.rows.items():
             if row.method is not None:
                 check_name(label)
+            if row.quoted and not self.source:
+                raise ValueError(f"rows.{label} quotes figures: 'source' must say where they were printed")
             named = [*row.quoted, *(row.method if isinstance(row.method, dict) else ())]
             for data in named:
                 if data not in self.data:

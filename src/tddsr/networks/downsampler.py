@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -22,14 +23,14 @@ class DownsamplerConfig(BaseModel):
     window: int = Field(12, ge=FACTOR, multiple_of=2, description="side of an attention window in hr pixels")
 
 
-class Downsampler(nn.Module):
+class Downsampler(nn.Module, ABC):
     """``forward(hr (B,3,4h,4w) in [-1,1], generator) -> lr (B,3,h,w)``.
 
     The generator (on the CPU) is for downsamplers that add noise of their own; others leave it alone.
     """
 
-    def forward(self, hr: Tensor, generator: torch.Generator) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def forward(self, hr: Tensor, generator: torch.Generator) -> Tensor: ...
 
 
 def _checked(hr: Tensor) -> Tensor:
