@@ -1,5 +1,6 @@
 import io
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tddsr import rng
-from tddsr.degradation import Degradation, degrade, degrade_pair, pipeline
+from tddsr.cli import Preset as CliPreset
+from tddsr.degradation import Degradation, Preset, degrade, degrade_mixed, degrade_pair, pipeline
 from tddsr.degradation.jpeg import jpeg
 from tddsr.degradation.kernels import density_kernels, filter2d, sinc_kernels
 from tddsr.degradation.noise import gaussian_noise, luma, poisson_noise
@@ -165,7 +167,7 @@ def test_luma_of_grey_is_grey():
     torch.testing.assert_close(luma(grey.expand(-1, 3, -1, -1)), grey)
 
 
-@pytest.mark.parametrize("preset", ["resshift", "realesrgan"])
+@pytest.mark.parametrize("preset", get_args(Preset))
 def test_degraded_pictures_are_8_bit_small_and_like_their_originals(preset):
     hr = torch.cat([picture(seed=i) for i in range(8)])
     lr = degrade(hr, Degradation.preset(preset), rng.generator(3))
@@ -245,6 +247,51 @@ def test_the_presets_have_the_published_numbers():
     assert (ours.sharpen, original.sharpen) == (False, True)
     assert original.first.sigma == ours.first.sigma
     assert original.second.resize_range == ours.second.resize_range
+
+
+def test_the_light_preset_keeps_what_the_others_lose():
+    hr = torch.cat([picture(seed=i) for i in range(16)])
+
+    def flat_noise(name: Preset) -> torch.Tensor:
+        """What is left of a grey field: noise and JPEG, no blur."""
+        lr = degrade(torch.full_like(hr, 0.5), Degradation.preset(name), rng.generator(0))
+        return (lr - 0.5).abs().mean(dim=(1, 2, 3))
+
+    def far(name: Preset) -> torch.Tensor:
+        lr = degrade(hr, Degradation.preset(name), rng.generator(0))
+        return (lr - F.interpolate(hr, scale_factor=0.25, mode="area")).abs().mean(dim=(1, 2, 3))
+
+    assert flat_noise("light").max() < flat_noise("resshift").median()
+    assert far("light").mean() < 0.7 * far("resshift").mean()
+
+
+def test_a_mixed_batch_has_its_share_of_light_samples():
+    hr, heavy, light = picture(96, 96).expand(8, -1, -1, -1), Degradation(), Degradation.preset("light")
+    for found, expected in zip(
+        degrade_mixed(hr, heavy, 0.0, rng.generator(3)), degrade_pair(hr, heavy, rng.generator(3)), strict=True
+    ):
+        assert torch.equal(found, expected)
+
+    counts = []
+    for seed in range(40):
+        target, lr = degrade_mixed(hr, heavy, 0.25, rng.generator(seed))
+        generator = rng.generator(seed)
+        count = int((torch.rand(8, generator=generator) < 0.25).sum())
+        parts = [(light, hr[:count]), (heavy, hr[count:])]
+        expected = torch.cat([degrade(part, kind, generator) for kind, part in parts if len(part)])
+        assert torch.equal(lr, expected)
+        assert torch.equal(target, hr)
+        counts.append(count)
+    assert sum(counts) / 320 == pytest.approx(0.25, abs=0.07)
+
+    sharpened, _ = degrade_mixed(hr, Degradation.preset("realesrgan"), 0.25, rng.generator(1))
+    kept = int((sharpened == hr).flatten(1).all(dim=1).sum())
+    assert 0 < kept < 8
+    assert torch.equal(sharpened[:kept], hr[:kept])  # a light sample's own truth, not a sharpened one
+
+
+def test_the_command_line_knows_every_preset():
+    assert get_args(CliPreset) == get_args(Preset)
 
 
 def test_what_is_drawn_is_what_the_settings_say(monkeypatch):

@@ -17,7 +17,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace outputs that exist")]
 
 
-Preset = Literal["resshift", "realesrgan"]
+Preset = Literal["resshift", "realesrgan", "light"]
 
 
 def _version(asked: bool) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tddsr.degradation import Preset
 from tddsr.losses import Adversarial
 from tddsr.model import ModelConfig, NetworkConfig
 from tddsr.networks.discriminator import DiscriminatorConfig
@@ -34,7 +35,10 @@ class DataConfig(_Section):
     """Where the hr photos lie and how patches are cut from them."""
 
     train: Path = Path("data/train")
-    degradation: Literal["resshift", "realesrgan"] = "resshift"
+    degradation: Preset = "resshift"
+    light: float = Field(
+        0.0, ge=0, lt=1, description="share of patches that are degraded only lightly: small pictures can be good ones"
+    )
     part: Part = Field((0.0, 1.0), description="which part of the photos, in an order that only their names decide")
     side: int | None = Field(None, ge=40, description="reduce photos so that their shorter side is this; unset: as is")
     patch: int = Field(128, ge=40, description="side of an hr patch")

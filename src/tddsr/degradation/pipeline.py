@@ -20,6 +20,7 @@ from tddsr.degradation.noise import gaussian_noise, poisson_noise
 from tddsr.degradation.resize import MODES, resize
 
 Range = tuple[float, float]
+Preset = Literal["resshift", "realesrgan", "light"]
 
 
 class Stage(BaseModel):
@@ -57,7 +58,7 @@ _SECOND = {
 
 
 class Degradation(BaseModel):
-    """All settings of the pipeline; ``preset`` gives the two published ones."""
+    """All settings of the pipeline; ``preset`` gives the published ones and a light one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -72,10 +73,21 @@ class Degradation(BaseModel):
     """start from the unsharp-masked picture, and train towards it, as Real-ESRGAN does"""
 
     @classmethod
-    def preset(cls, name: Literal["resshift", "realesrgan"]) -> Degradation:
-        """``resshift``: ResShift's and SinSR's settings, the paper's; ``realesrgan``: the original ones."""
+    def preset(cls, name: Preset) -> Degradation:
+        """``resshift``: ResShift's and SinSR's settings, the paper's; ``realesrgan``: the original ones.
+
+        ``light``: one blur, hardly any noise and fine JPEG, as of a good camera or of a picture that was only reduced.
+        """
         if name == "resshift":
             return cls()
+        if name == "light":
+            return cls(
+                first=Stage(resize_weights=(0, 0, 1), gaussian_probability=1, gaussian_sigma=(0, 8)),
+                first_jpeg_quality=(90, 100),
+                second=Stage(**_SECOND, probability=0),
+                final_sinc_probability=0.5,
+                final_jpeg_quality=(80, 100),
+            )
         second = Stage(**_SECOND, kernel_sizes=(7, 21))
         return cls(first=Stage(kernel_sizes=(7, 21)), second=second, final_sinc_sizes=(7, 21), sharpen=True)
 
@@ -174,6 +186,14 @@ def degrade_pair(hr: Tensor, settings: Degradation, generator: torch.Generator) 
     """(hr to train towards, lr): as ``degrade``, which see, with the sharpening that the settings ask for."""
     target = sharpen(hr) if settings.sharpen else hr
     return target, degrade(target, settings, generator)
+
+
+def degrade_mixed(hr: Tensor, settings: Degradation, light: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """As ``degrade_pair``, but each sample has the chance ``light`` of the light preset; those come first."""
+    count = int((torch.rand(len(hr), generator=generator) < light).sum()) if light else 0
+    parts = ((Degradation.preset("light"), hr[:count]), (settings, hr[count:]))
+    targets, lrs = zip(*(degrade_pair(part, kind, generator) for kind, part in parts if len(part)), strict=True)
+    return torch.cat(targets), torch.cat(lrs)
 
 
 def degrade(hr: Tensor, settings: Degradation, generator: torch.Generator) -> Tensor:

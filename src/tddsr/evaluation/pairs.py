@@ -6,16 +6,13 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from tddsr import images
-from tddsr.degradation import Degradation
+from tddsr.degradation import Degradation, Preset
 from tddsr.degradation.files import degrade_pixels
 from tddsr.images import Pixels
 from tddsr.photos import ALL, find_photos, read_photo
 from tddsr.pixels import centre
-
-Preset = Literal["resshift", "realesrgan"]
 
 
 class PairError(ValueError):

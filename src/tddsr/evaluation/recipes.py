@@ -16,9 +16,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from tddsr.checkpoint import NAMED_MODELS
 from tddsr.config import Part, find_recipe, load_settings
+from tddsr.degradation import Preset
 from tddsr.download import cache_folder
 from tddsr.evaluation.baselines import check_name
-from tddsr.evaluation.pairs import Preset
 from tddsr.evaluation.results import Better, ResultError, read_result
 from tddsr.evaluation.tables import Absent, Column, Group, Measured, Quoted, Source
 from tddsr.registry import AUTOENCODER, MODELS, UNPUBLISHED

@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tddsr import rng
 from tddsr.checkpoint import save_model
 from tddsr.config import OptimConfig, Recipe
-from tddsr.degradation import Degradation, degrade_pair
+from tddsr.degradation import Degradation, degrade_mixed
 from tddsr.files import whole_or_nothing
 from tddsr.model import Model
 from tddsr.training.data import Patches, batches
@@ -266,7 +266,8 @@ class Run:
     def _batch(self, patches: Tensor, number: int, draw: int) -> Batch:
         """Batch ``number``, made of its patches; what its step draws belongs to ``draw``."""
         hr = patches.to(self.device).float() / 255
-        hr, lr = degrade_pair(hr, self.degradation, rng.generator(self.recipe.seed, _DEGRADATION, number))
+        generator = rng.generator(self.recipe.seed, _DEGRADATION, number)
+        hr, lr = degrade_mixed(hr, self.degradation, self.recipe.data.light, generator)
         return Batch(hr * 2 - 1, lr * 2 - 1, number, rng.generator(self.recipe.seed, _STEP, draw))
 
     def _train_step(self, batches: Iterator[Tensor]) -> dict[str, float]:
