@@ -197,5 +197,6 @@ class CompactNet(nn.Module):
             x = skips.pop() + F.pixel_shuffle(up(x), 2)
             for block in _modules(blocks):
                 x = block(x, time)
-        x_0: Tensor = self.space.encode(bicubic_x4(lr)) + self.head(x)
+        # head first: the sum takes its memory order, which is channels last where the tail needs it most.
+        x_0: Tensor = self.head(x) + self.space.encode(bicubic_x4(lr))
         return x_0 if self.tail is None else self.tail(x, x_0)
