@@ -1,8 +1,10 @@
 """Time and peak memory of enlarging pictures, each case in a process of its own, after a warm-up.
 
-    python benchmarks/upscale.py [MODEL] [--threads 2] [--repeats 5]
+    python benchmarks/upscale.py [MODEL] [--threads 2] [--repeats 5] [--peer]
 
 Prints a Markdown table. "x bicubic" is the time as a multiple of Pillow's bicubic enlargement in the same process.
+``--peer`` adds a line: how much longer the network of Real-ESRGAN x4plus takes for the first case, with random weights,
+the two in turn in one process.
 """
 
 from __future__ import annotations
@@ -16,6 +18,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from tddsr import Upscaler
 
 CASES = [("128x128 -> 512x512", 128, 128), ("1500x1000 -> 6000x4000", 1500, 1000)]
 
@@ -33,12 +43,6 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 
 def measure(model: str, threads: int, repeats: int, width: int, height: int, tile: str) -> dict[str, float]:
     """Run one case in this process."""
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    from tddsr import Upscaler
-
     torch.set_num_threads(threads)
     picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image = Image.fromarray(picture)
@@ -50,6 +54,69 @@ def measure(model: str, threads: int, repeats: int, width: int, height: int, til
     return {"seconds": ours, "bicubic": bicubic, "peak": peak / 1024, "idle": before / 1024}
 
 
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+class _Dense(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(_conv(64 + 32 * i, 32 if i < 4 else 64) for i in range(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [x]
+        *inner, last = self.convs
+        for layer in inner:
+            maps.append(F.leaky_relu(layer(torch.cat(maps, dim=1)), 0.2))
+        change: Tensor = last(torch.cat(maps, dim=1))
+        return x + 0.2 * change
+
+
+class _Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(*(_Dense() for _ in range(3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        change: Tensor = self.inner(x)
+        return x + 0.2 * change
+
+
+class RRDBNet(nn.Module):
+    """The network of Real-ESRGAN x4plus (Wang et al. 2018: 23 blocks, 64 features, growth 32), with random weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = _conv(3, 64), _conv(64, 3)
+        self.trunk = nn.Sequential(*(_Residual() for _ in range(23)))
+        self.body, self.up_1, self.up_2, self.high = (_conv(64, 64) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B,3,h,w) -> (B,3,4h,4w)."""
+        x = self.first(x)
+        x = x + self.body(self.trunk(x))
+        for up in (self.up_1, self.up_2):
+            x = F.leaky_relu(up(F.interpolate(x, scale_factor=2)), 0.2)
+        enlarged: Tensor = self.last(F.leaky_relu(self.high(x), 0.2))
+        return enlarged
+
+
+def peer(model: str, threads: int, repeats: int) -> tuple[float, float]:
+    """Seconds for the first case: ours and Real-ESRGAN's, in turn."""
+    torch.set_num_threads(threads)
+    _, width, height = CASES[0]
+    upscaler, network, lr = Upscaler.load(model, device="cpu"), RRDBNet().eval(), torch.rand(1, 3, height, width)
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    with torch.inference_mode():
+        for _ in range(repeats + 1):
+            for name, enlarge in (("ours", upscaler), ("theirs", network)):
+                start = time.perf_counter()
+                enlarge(lr)
+                times[name].append(time.perf_counter() - start)
+    ours, theirs = (statistics.median(found[1:]) for found in times.values())  # the first was to warm up
+    return ours, theirs
+
+
 def main() -> None:
     """Start a process for each case and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -57,6 +124,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--tile", default="auto")
+    parser.add_argument("--peer", action="store_true")
     parser.add_argument("--case", nargs=2, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
@@ -73,6 +141,9 @@ def main() -> None:
         f = json.loads(output)
         ratio = f["seconds"] / f["bicubic"]
         print(f"| {name} | {f['seconds']:.3f} | {ratio:.0f} | {f['peak']:.0f} | {f['idle']:.0f} |", flush=True)
+    if options.peer:  # last: a process's peak starts at that of its parent
+        ours, theirs = peer(options.model, options.threads, options.repeats)
+        print(f"\n{CASES[0][0]}: {ours:.3f} s, Real-ESRGAN x4plus {theirs:.2f} s: {theirs / ours:.1f} times as long")
 
 
 if __name__ == "__main__":
