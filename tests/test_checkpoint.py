@@ -5,7 +5,15 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from tddsr.checkpoint import CheckpointError, fingerprint, load_model, save_model
+from tddsr.checkpoint import (
+    CheckpointError,
+    average_models,
+    fingerprint,
+    load_model,
+    read_notes,
+    save_model,
+    source_of,
+)
 from tddsr.model import ModelConfig
 from tests.derived import small_paper_model
 
@@ -24,6 +32,30 @@ def test_half_precision_files_load_as_float32(student, tmp_path):
     assert next(again.parameters()).dtype == torch.float32
     lr, eps = torch.rand(1, 3, 8, 8), torch.randn(1, 48, 8, 8)
     torch.testing.assert_close(again.sample(lr, eps), student.sample(lr, eps), atol=1e-2, rtol=1e-2)
+
+
+def test_an_average_is_between_its_models_and_keeps_where_they_come_from(student, tmp_path):
+    first, second, mean = (tmp_path / f"{name}.safetensors" for name in ("first", "second", "mean"))
+    save_model(student, first, notes='{"step": 3, "from": "ResShift, non-commercial"}')
+    shifted = load_model(first)
+    for weight in shifted.network.parameters():
+        weight.data += 1
+    save_model(shifted, second, notes='{"step": 5}')
+
+    average, notes = average_models([first, second])
+    save_model(average, mean, notes=notes)
+    found, start = load_model(mean).network.state_dict(), student.network.state_dict()
+    for name, weight in found.items():
+        torch.testing.assert_close(weight, start[name] + 0.5)
+    assert source_of(read_notes(mean)) == "ResShift, non-commercial"
+    assert fingerprint(second) in read_notes(mean)
+
+
+def test_only_models_of_one_kind_have_an_average(student, teacher, tmp_path):
+    for name, model in (("student", student), ("teacher", teacher)):
+        save_model(model, tmp_path / f"{name}.safetensors")
+    with pytest.raises(CheckpointError, match=r"teacher\.safetensors is another model"):
+        average_models([tmp_path / "student.safetensors", tmp_path / "teacher.safetensors"])
 
 
 def test_unknown_names_say_which_are_known():

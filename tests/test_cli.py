@@ -295,6 +295,16 @@ def test_convert_halves_a_model_and_keeps_its_notes(model, student, tmp_path):
     assert call("convert", "no-such-model", "-o", out).exit_code == 2
 
 
+def test_average_writes_a_model(model, student, tmp_path):
+    out = tmp_path / "mean.safetensors"
+    assert call("average", model, model, "-o", out).exit_code == 0
+    assert load_model(out).config == student.config
+    for wrong in ((model,), (model, "no-such-model")):
+        result = call("average", *wrong, "-o", out)
+        assert result.exit_code == 2
+        assert len(result.stderr.splitlines()) == 1
+
+
 def test_version_and_help():
     assert call("--version").stdout.strip() == __version__
     for command in ("upscale", "degrade", "train", "eval", "report", "compare"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -120,6 +121,40 @@ def fingerprint(name_or_path: str | Path) -> str:
 def read_notes(name_or_path: str | Path) -> str:
     """What ``save_model`` was given as ``notes``: for a trained model, its step and scores."""
     return _read(find_model(name_or_path))[0].get("notes", "")
+
+
+def source_of(notes: str) -> str:
+    """Where weights come from and under which licence, out of a converted model's notes or of one trained from it."""
+    try:
+        found = json.loads(notes)
+    except ValueError:
+        return notes
+    return str(found.get("from", "")) if isinstance(found, dict) else notes
+
+
+def average_models(models: Sequence[str | Path]) -> tuple[Model, str]:
+    """The mean of the weights of models that were trained from one start, and notes for it ("Model soups", 2022).
+
+    Args:
+        models: two or more, by name or file, of one configuration and one latent space.
+
+    Raises:
+        CheckpointError: as ``load_model``; or the models have not the same configuration and latent space.
+    """
+    mean, *others = (load_model(model) for model in models)
+    for name, other in zip(models[1:], others, strict=True):
+        if other.config != mean.config:
+            raise CheckpointError(f"{name} is another model than {models[0]}: {other.config}, not {mean.config}")
+        for ours, theirs in zip(mean.space.state_dict().values(), other.space.state_dict().values(), strict=True):
+            if not torch.equal(ours, theirs):
+                raise CheckpointError(f"{name} has another latent space than {models[0]}: its weights differ")
+    parts = [model.network.state_dict() for model in (mean, *others)]
+    for key, value in parts[0].items():
+        if value.is_floating_point():  # the others are tables of places, the same in all
+            value.copy_(torch.stack([part[key] for part in parts]).mean(dim=0))
+    sources = {source for model in models if (source := source_of(read_notes(model)))}
+    notes = {"mean_of": [fingerprint(model) for model in models]}
+    return mean, json.dumps(notes | ({"from": "; ".join(sorted(sources))} if sources else {}))
 
 
 def load_model(

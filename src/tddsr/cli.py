@@ -209,6 +209,26 @@ def convert(
     typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
 
 
+@app.command()
+def average(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL MODEL...", help="trained from one start")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="the new file (.safetensors)")],
+) -> None:
+    """Write the mean of the weights of models that were trained from one start: often better than each of them."""
+    from tddsr.checkpoint import CheckpointError, average_models, save_model
+
+    if len(models) < 2:
+        _fail(f"{models[0]} alone has no average: name two models or more", code=2)
+    try:
+        model, notes = average_models(models)
+        save_model(model, output, notes=notes)
+    except CheckpointError as error:
+        _fail(str(error), code=2)
+    except OSError as error:
+        _fail(f"{output}: cannot be written ({error.strerror or error})", code=1)
+    typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
+
+
 @app.command(name="eval")
 def evaluate(
     specs: Annotated[

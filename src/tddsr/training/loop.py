@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tddsr import rng
-from tddsr.checkpoint import save_model
+from tddsr.checkpoint import save_model, source_of
 from tddsr.config import OptimConfig, Recipe
 from tddsr.degradation import Degradation, degrade_mixed
 from tddsr.files import whole_or_nothing
@@ -181,15 +181,6 @@ class Task(ABC):
         return model.place(device).frozen()
 
 
-def _source(notes: str) -> str:
-    """Where weights come from and under which licence, out of a converted model's notes or of one trained from it."""
-    try:
-        found = json.loads(notes)
-    except ValueError:
-        return notes
-    return str(found.get("from", "")) if isinstance(found, dict) else notes
-
-
 class Run:
     """One training run in its folder: ``state.pt``, ``best.safetensors``, ``last.safetensors``, scores, TensorBoard."""
 
@@ -306,7 +297,7 @@ class Run:
             self.console.print(f"step {self.step}  {name}: {figures}")
         with (self.folder / "scores.jsonl").open("a") as file:
             file.write(json.dumps({"step": self.step, **scores}) + "\n")
-        source = _source(self.task.notes)
+        source = source_of(self.task.notes)
         notes = json.dumps({"step": self.step, "scores": scores} | ({"from": source} if source else {}))
         save_model(model, self.folder / "last.safetensors", notes=notes)
         first = next(iter(scores.values()))
