@@ -13,6 +13,8 @@ from tddsr.model import Model, ModelConfig, Role, ScheduleConfig
 from tddsr.networks.compact import CompactConfig
 from tddsr.networks.features import ConvFeatures
 
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as `tddsr train` does
+
 SMALL = CompactConfig(
     widths=(8, 12), encoder_blocks=(1,), middle_blocks=1, decoder_blocks=(1,), time_features=8, tail=4
 )

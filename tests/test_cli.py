@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -295,12 +296,16 @@ def test_convert_halves_a_model_and_keeps_its_notes(model, student, tmp_path):
     assert call("convert", "no-such-model", "-o", out).exit_code == 2
 
 
-def test_average_writes_a_model(model, student, tmp_path):
-    out = tmp_path / "mean.safetensors"
-    assert call("average", model, model, "-o", out).exit_code == 0
-    assert load_model(out).config == student.config
-    for wrong in ((model,), (model, "no-such-model")):
-        result = call("average", *wrong, "-o", out)
+def test_convert_of_several_models_is_their_mean(model, student, tmp_path):
+    other, out = tmp_path / "other.safetensors", tmp_path / "mean.safetensors"
+    shifted = load_model(model)
+    shifted.network.state_dict()["head.bias"] += 1
+    save_model(shifted, other)
+    assert call("convert", model, other, "-o", out).exit_code == 0
+    mean, start = (each.network.state_dict()["head.bias"] for each in (load_model(out), student))
+    torch.testing.assert_close(mean, start + 0.5)
+    for wrong in ((model, "no-such-model"), (model, other, "--as", "sinsr")):
+        result = call("convert", *wrong, "-o", out)
         assert result.exit_code == 2
         assert len(result.stderr.splitlines()) == 1
 

@@ -337,7 +337,7 @@ def test_accumulated_batches_are_averaged(request, task):
 
 
 def test_accumulated_batches_resume_exactly(distill, tmp_path):
-    data = {**distill.data.model_dump(), "batch": 2, "accumulate": 2}
+    data = {**distill.data.model_dump(), "batch": 1, "accumulate": 2}
     whole = prepare(changed(distill, data=data), CPU, QUIET)
     whole.run()
     settings = changed(distill, data=data, out=tmp_path / "broken")

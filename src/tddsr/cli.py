@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -15,8 +16,6 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace outputs that exist")]
-
-
 Preset = Literal["resshift", "realesrgan", "light"]
 
 
@@ -145,6 +144,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything and say what would be trained")] = False,
 ) -> None:
     """Train a teacher or distil a student. The same command again goes on from the last checkpoint."""
+    os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # else its last bit hangs on memory addresses: resuming is exact
     from rich.console import Console
 
     from tddsr.config import RecipeError, load_recipe
@@ -174,8 +174,8 @@ def train(
 
 @app.command()
 def convert(
-    source: Annotated[
-        str, typer.Argument(metavar="MODEL", help="a named model, a model file, or a published checkpoint (.pth)")
+    sources: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="models by name or file, or one published checkpoint (.pth)")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="the new file (.safetensors)")],
     half: Annotated[bool, typer.Option("--half", help="store the weights in 16 bit: half the size")] = False,
@@ -187,46 +187,31 @@ def convert(
         typer.Option("--as", help="how a published network was trained: resshift, resshift-v1, -v2, sinsr, sinsr-v2"),
     ] = None,
 ) -> None:
-    """Write a model file again, for example at half the size; or make one of a published checkpoint."""
+    """Write a model file again, for example at half the size; the mean of several of one start; or one of a published one."""
     import torch
 
-    from tddsr.checkpoint import CheckpointError, load_model, read_notes, save_model
+    from tddsr.checkpoint import CheckpointError, average_models, load_model, read_notes, save_model
     from tddsr.conversion import convert as convert_published
     from tddsr.pretrained import SUFFIXES
 
     dtype = torch.float16 if half else torch.float32
+    source, *others = sources
     try:
-        if Path(source).suffix in SUFFIXES:
+        if others and not (known or autoencoder):
+            model, notes = average_models(sources)
+            save_model(model, output, dtype, notes)
+        elif Path(source).suffix in SUFFIXES and not others:
             convert_published(Path(source), output, autoencoder=autoencoder, known=known, dtype=dtype)
         elif known or autoencoder:
-            raise CheckpointError(f"--as and --autoencoder are for published checkpoints (.pth), not for {source}")
+            raise CheckpointError(f"--as and --autoencoder are for one published checkpoint (.pth), not for {sources}")
         else:
             save_model(load_model(source), output, dtype, read_notes(source))
     except CheckpointError as error:
         _fail(str(error), code=2)
     except OSError as error:
         _fail(f"{output}: cannot be written ({error.strerror or error})", code=1)
-    typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
-
-
-@app.command()
-def average(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL MODEL...", help="trained from one start")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="the new file (.safetensors)")],
-) -> None:
-    """Write the mean of the weights of models that were trained from one start: often better than each of them."""
-    from tddsr.checkpoint import CheckpointError, average_models, save_model
-
-    if len(models) < 2:
-        _fail(f"{models[0]} alone has no average: name two models or more", code=2)
-    try:
-        model, notes = average_models(models)
-        save_model(model, output, notes=notes)
-    except CheckpointError as error:
-        _fail(str(error), code=2)
-    except OSError as error:
-        _fail(f"{output}: cannot be written ({error.strerror or error})", code=1)
-    typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB")
+    mean = f", the mean of {len(sources)} models" if others else ""
+    typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB{mean}")
 
 
 @app.command(name="eval")

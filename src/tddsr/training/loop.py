@@ -3,7 +3,8 @@
 Chance comes from (seed, stream, step) alone and the learning rate from the step, so a checkpoint needs only weights,
 optimisers and the step: a run that was killed and started again ends with the same weights as an unbroken one. (On a
 CPU, with the same number of threads; some backward passes on CUDA add up in any order. A batch of one small patch goes
-through MKL, whose last bit hangs on memory addresses unless the environment says MKL_CBWR=COMPATIBLE.)
+through MKL, whose last bit hangs on memory addresses unless the environment says MKL_CBWR=AUTO,STRICT, as that of
+``tddsr train`` does.)
 """
 
 from __future__ import annotations
