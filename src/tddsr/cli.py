@@ -187,7 +187,7 @@ def convert(
         typer.Option("--as", help="how a published network was trained: resshift, resshift-v1, -v2, sinsr, sinsr-v2"),
     ] = None,
 ) -> None:
-    """Write a model file again, for example at half the size; the mean of several of one start; or one of a published one."""
+    """Write a model file again, maybe at half the size; the mean of several from one start; or a published one."""
     import torch
 
     from tddsr.checkpoint import CheckpointError, average_models, load_model, read_notes, save_model
