@@ -120,7 +120,7 @@ def test_what_cannot_be_converted_is_one_line(folder, tmp_path):
     fails("not an autoencoder but a network", "convert", folder / "SinSR_v1.pth", *to, folder / "mine.pth")
     fails("leave the other options away", "convert", space, *to, space)
     fails("does not exist", "convert", tmp_path / "none.pth", "-o", out)
-    fails("are for published checkpoints", "convert", "compact", "-o", out, "--as", "sinsr")
+    fails("--as and --autoencoder are for", "convert", "compact", "-o", out, "--as", "sinsr")
     other = VQAutoencoder(SMALL_VQ.model_copy(update={"channels": 5}))
     torch.save(other.state_dict(), tmp_path / "other.pth")
     fails("5 channels", "convert", folder / "SinSR_v1.pth", *to, tmp_path / "other.pth")
