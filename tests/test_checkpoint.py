@@ -58,6 +58,17 @@ def test_only_models_of_one_kind_have_an_average(student, teacher, tmp_path):
         average_models([tmp_path / "student.safetensors", tmp_path / "teacher.safetensors"])
 
 
+def test_models_of_two_latent_spaces_have_no_average(tmp_path):
+    model = small_paper_model("student")
+    files = [tmp_path / f"{name}.safetensors" for name in ("one", "other")]
+    save_model(model, files[0])
+    assert model.shares_space(load_model(files[0]))
+    next(model.space.parameters()).data += 1
+    save_model(model, files[1])
+    with pytest.raises(CheckpointError, match="another latent space"):
+        average_models(files)
+
+
 def test_unknown_names_say_which_are_known():
     with pytest.raises(CheckpointError, match="compact"):
         load_model("no-such-model")

@@ -356,6 +356,11 @@ def test_a_student_starts_from_its_teachers_kind_of_model(distill, tmp_path):
     save_model(other, tmp_path / "other.safetensors")
     with pytest.raises(RecipeError, match="another schedule"):
         prepare(changed(distill, start=tmp_path / "other.safetensors"), CPU, QUIET)
+    schedule = load_model(distill.teacher).config.schedule
+    paper = small_paper_model("student").config.model_copy(update={"schedule": schedule})
+    save_model(Model(paper), tmp_path / "other.safetensors")
+    with pytest.raises(RecipeError, match="another latent space"):
+        prepare(changed(distill, start=tmp_path / "other.safetensors"), CPU, QUIET)
 
 
 def test_a_student_may_get_a_larger_network_than_it_starts_from(distill, teacher, tmp_path):

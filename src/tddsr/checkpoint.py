@@ -145,9 +145,8 @@ def average_models(models: Sequence[str | Path]) -> tuple[Model, str]:
     for name, other in zip(models[1:], others, strict=True):
         if other.config != mean.config:
             raise CheckpointError(f"{name} is another model than {models[0]}: {other.config}, not {mean.config}")
-        for ours, theirs in zip(mean.space.state_dict().values(), other.space.state_dict().values(), strict=True):
-            if not torch.equal(ours, theirs):
-                raise CheckpointError(f"{name} has another latent space than {models[0]}: its weights differ")
+        if not other.shares_space(mean):
+            raise CheckpointError(f"{name} has another latent space than {models[0]}: its weights differ")
     parts = [model.network.state_dict() for model in (mean, *others)]
     for key, value in parts[0].items():
         if value.is_floating_point():  # the others are tables of places, the same in all

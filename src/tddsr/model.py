@@ -115,6 +115,13 @@ class Model(nn.Module):
         """Lr height and width must be multiples of this."""
         return self.network.multiple
 
+    def shares_space(self, other: Model) -> bool:
+        """Whether both work in one latent space: of one kind and size, with the same weights."""
+        if self.config.space != other.config.space:
+            return False
+        pairs = zip(self.space.state_dict().values(), other.space.state_dict().values(), strict=True)
+        return all(torch.equal(ours.cpu(), theirs.cpu()) for ours, theirs in pairs)
+
     def halo(self, steps: int) -> int | None:
         """How many lr pixels around a pixel its result depends on, at most, after ``steps`` steps; None: on all."""
         network, space = self.network.halo, self.space.halo

@@ -37,13 +37,13 @@ def _student_of(teacher: Model, recipe: Recipe) -> Model:
     source, name = teacher, recipe.teacher
     if recipe.start is not None:
         source, name = load_model(recipe.start), recipe.start
-        for part in ("schedule", "space"):
-            ours, theirs = getattr(source.config, part), getattr(teacher.config, part)
-            if ours != theirs:
-                raise RecipeError(f"{recipe.start} has another {part} than the teacher: {ours}, not {theirs}")
-        weights = {key: value.cpu() for key, value in teacher.space.state_dict().items()}
-        if any(not torch.equal(value, weights[key]) for key, value in source.space.state_dict().items()):
-            raise RecipeError(f"{recipe.start} has another latent space than the teacher: its weights differ")
+        ours, theirs = source.config.schedule, teacher.config.schedule
+        if ours != theirs:
+            raise RecipeError(f"{recipe.start} has another schedule than the teacher: {ours}, not {theirs}")
+        if not source.shares_space(teacher):
+            raise RecipeError(
+                f"{recipe.start} has another latent space than the teacher: of a kind, or weights, of its own"
+            )
     torch.manual_seed(recipe.seed)
     network = recipe.network or source.config.network
     student = Model(teacher.config.model_copy(update={"role": "student", "network": network}), teacher.space)
