@@ -456,13 +456,13 @@ def test_every_recipe_trains(name, recipe, distill, random_features, tmp_path):
     data = {"train": recipe.data.train, "part": (0, 1), "patch": patch, "batch": 2, "accumulate": 1, "workers": 0}
     changes = {
         "features": random_features, "out": tmp_path / "out", "steps": 2,
+        "precision": "float32",  # half is slow on a CPU
         "data": {**settings.data.model_dump(), **data},
         "validation": {**recipe.validation.model_dump(), "count": 1, "every": 2, "crop": patch},
     }  # fmt: skip
     if not compact:
         changes["data"]["train"] = changes["validation"]["folder"] = large = tmp_path / "large"
         large.mkdir()
-        changes["precision"] = "float32"  # half is slow on a CPU
         for seed in range(2):
             Image.fromarray(photo(140, 160, seed)).save(large / f"{seed}.png")
         save_model(small_paper_model(), tmp_path / "paper.safetensors")
