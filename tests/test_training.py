@@ -21,7 +21,7 @@ from tddsr.photos import read_photo
 from tddsr.training.data import DataError, Patches
 from tddsr.training.loop import Player, Run, TrainingError
 from tddsr.training.start import describe, prepare
-from tddsr.training.teacher import PictureLoss, zoomed
+from tddsr.training.teacher import PictureLoss, varied, zoomed
 from tests.conftest import SMALL, changed, photo, small_model
 from tests.derived import noise, small_paper_model
 
@@ -409,6 +409,20 @@ def test_zoom_shows_the_same_window_of_both_pictures_enlarged():
         tops.add(round(float(one[0, 0, 0, 0]), 3))
     assert 0.45 < min(slopes) < 0.6 < 0.9 < max(slopes) <= 1.01  # the reciprocal of the factor
     assert len(tops) > 10
+
+
+def test_both_pictures_are_varied_alike_in_all_ways_and_keep_their_distance():
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.arange(3 * 4 * 5.0).reshape(1, 3, 4, 5) + 1
+    seen = set()
+    for _ in range(600):
+        one, two = varied([picture, picture + 0.5], generator)
+        sign = float(one.sign().unique())
+        torch.testing.assert_close(two, one + 0.5 * sign)
+        torch.testing.assert_close(one.abs().flatten().sort().values, picture.flatten())
+        assert one.shape[-2:] in {(4, 5), (5, 4)}
+        seen.add(tuple(one.flatten().tolist()))
+    assert len(seen) == 8 * 6 * 2  # turned and mirrored; the order of the colours; inverted
 
 
 def test_a_paper_model_trains_in_bfloat16_and_its_students_carry_the_licence(distill, random_features, tmp_path):

@@ -81,6 +81,11 @@ class LossConfig(_Section):
     zoom: float = Field(
         1.0, ge=1, le=8, description="show these networks a random window, enlarged by up to this: finer detail"
     )
+    vary: bool = Field(
+        False,
+        description="show these networks both pictures turned or mirrored, inverted, with other colours: fewer"
+        " blind spots",
+    )
     hr: float = Field(0.0, ge=0, description="Eq. 8, the discriminator of hr pictures (distill only)")
     lr: float = Field(0.0, ge=0, description="Eq. 10, the discriminator of lr pictures (distill only)")
 

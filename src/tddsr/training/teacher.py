@@ -29,6 +29,20 @@ def zoomed(pictures: Sequence[Tensor], most: float, generator: torch.Generator) 
     return [F.interpolate(window, (height, width), mode="bilinear") for window in windows]
 
 
+def varied(pictures: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    """``pictures`` (B,3,H,W) mirrored, turned, their colours in another order, inverted: at random, all alike.
+
+    What a network is blind to, a student learns to leave in its pictures. In other views of them it is not blind to the
+    same (E-LPIPS, Kettunen et al. 2019).
+    """
+    across, down, diagonal, inverted = (torch.rand(4, generator=generator) < 0.5).tolist()
+    colours = torch.randperm(3, generator=generator).tolist()
+    sides = [side for side, mirrored in ((-1, across), (-2, down)) if mirrored]
+    seen = [picture[:, colours].flip(sides) * (-1 if inverted else 1) for picture in pictures]
+    # Convolutions would be half as fast on the order that a transposition of channels-last pictures leaves.
+    return [(p.mT if diagonal else p).contiguous(memory_format=torch.channels_last) for p in seen]
+
+
 class PictureLoss:
     """The terms that compare an estimate of x_0 with the truth: mean errors, and its picture's perceptual distances."""
 
@@ -64,6 +78,8 @@ class PictureLoss:
             pictures = [each[..., top:, left:] for each in (picture, hr)]
             if self.config.zoom > 1:
                 pictures = zoomed(pictures, self.config.zoom, generator)
+            if self.config.vary:
+                pictures = varied(pictures, generator)
             for name, distance in self.perceptual.items():
                 terms[name] = getattr(self.config, name) * distance(*pictures).mean()
         return terms
