@@ -3,6 +3,7 @@ import pickle
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tddsr.checkpoint import (
@@ -32,6 +33,16 @@ def test_half_precision_files_load_as_float32(student, tmp_path):
     assert next(again.parameters()).dtype == torch.float32
     lr, eps = torch.rand(1, 3, 8, 8), torch.randn(1, 48, 8, 8)
     torch.testing.assert_close(again.sample(lr, eps), student.sample(lr, eps), atol=1e-2, rtol=1e-2)
+
+
+def test_a_full_disk_is_an_error_of_the_system(student, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("tddsr.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_model(student, tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_average_is_between_its_models_and_keeps_where_they_come_from(student, tmp_path):

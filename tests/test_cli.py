@@ -1,4 +1,6 @@
+import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +170,85 @@ def test_pairs_may_be_written_into_the_folder_of_their_originals(tmp_path):
     ]
 
 
+def test_a_pair_replaces_nothing_unless_told(tmp_path):
+    lr = picture(tmp_path / "set" / "lr" / "a.png")
+    before = lr.read_bytes()
+    result = call("degrade", lr, "-o", tmp_path / "set", "--overwrite")  # its own source
+    assert (result.exit_code, lr.read_bytes()) == (1, before)
+    source = picture(tmp_path / "sharp" / "a.png", 32, 32)
+    result = call("degrade", source, "-o", tmp_path / "set")
+    assert (result.exit_code, lr.read_bytes()) == (1, before)
+    assert "--overwrite" in result.stderr
+    assert not (tmp_path / "set" / "hr").exists()
+    assert call("degrade", source, "-o", tmp_path / "set", "--overwrite").exit_code == 0
+    assert Image.open(lr).size == (8, 8)
+
+
+def test_no_result_replaces_another_of_the_inputs(tmp_path, model):
+    a, b = (picture(tmp_path / folder / "x.png") for folder in "ab")
+    before = b.read_bytes()
+    result = call("upscale", a, b, "-o", tmp_path / "b", "--model", model, "--overwrite")
+    assert (result.exit_code, b.read_bytes()) == (1, before)
+    assert len(result.stderr.splitlines()) == 2
+    # Without --overwrite what exists is skipped, as ever: `*.png` again and again.
+    made = picture(tmp_path / "a" / "x_x4.png")
+    result = call("upscale", a, made, "--model", model)
+    assert result.exit_code == 0
+    assert "skipped" in result.stdout
+
+
+def test_several_pictures_are_not_written_to_one_file(tmp_path, model):
+    a, b = (picture(tmp_path / name) for name in ("a.png", "b.png"))
+    for inputs in ([a, b], [tmp_path]):
+        assert call("upscale", *inputs, "-o", tmp_path / "both.png", "--model", model).exit_code == 2
+    assert not (tmp_path / "both.png").exists()
+
+
+def test_a_slip_of_the_hand_replaces_no_picture(tmp_path, model):
+    a, b = (picture(tmp_path / name) for name in ("a.png", "b.png"))
+    before = b.read_bytes()
+    for command in (["compare", a, b, "-o", b], ["convert", model, "-o", b]):
+        result = call(*command)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert b.read_bytes() == before
+
+
+def test_a_name_that_is_no_text_is_enlarged_and_printed(tmp_path, model, monkeypatch):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
+    try:
+        picture(tmp_path / "a.png").replace(odd)
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr(
+        "sys.argv", ["tddsr", "upscale", str(tmp_path), "-o", str(tmp_path / "o"), "--model", str(model)]
+    )
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    out.seek(0)
+    assert "\\udce9" in out.read()
+    assert len(list((tmp_path / "o").iterdir())) == 1
+
+
+def test_a_folder_that_may_not_be_looked_into_is_one_line(tmp_path, model, monkeypatch):
+    good, closed = picture(tmp_path / "a.png"), tmp_path / "closed" / "b.png"
+
+    stat = Path.stat
+
+    def refused(path, **options):
+        if path.parent.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refused)
+    result = call("upscale", closed, good, "--model", model)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [f"{closed}: Permission denied"]
+    assert (tmp_path / "a_x4.png").exists()
+
+
 def test_a_name_that_is_too_long_is_one_line(tmp_path, model):
     long, good = picture(tmp_path / f"{'n' * 251}.png"), picture(tmp_path / "a.png")
     result = call("upscale", long, good, "--model", model)
@@ -186,8 +267,8 @@ def test_two_pictures_never_write_one_file(tmp_path, model):
 
 
 @pytest.mark.parametrize("options", [
-    ["--scale", "9"], ["--scale", "x"], ["--seed", "-1"], ["--tile", "big"], ["--tile", "0"], ["--steps", "2"],
-    ["--device", "gpu"], ["--no-such-option"], ["--model", "no-such-model"], ["--sampler", "odd"],
+    ["--scale", "9"], ["--scale", "x"], ["--seed", "-1"], ["--tile", "big"], ["--tile", "0"], ["--tile", "²"],
+    ["--steps", "2"], ["--device", "gpu"], ["--no-such-option"], ["--model", "no-such-model"], ["--sampler", "odd"],
 ])  # fmt: skip
 def test_a_wrong_option_is_exit_code_2(tmp_path, model, options):
     source = picture(tmp_path / "a.png")
@@ -278,6 +359,18 @@ def test_a_wrong_recipe_is_exit_code_2():
         assert result.exit_code == 2
         assert len(result.stderr.splitlines()) == 1
     assert recipe_names()
+
+
+def test_a_dry_run_finds_a_damaged_checkpoint(photos, random_features, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "state.pt").write_bytes(b"hi")
+    result = call(
+        "train", "compact-teacher", "--dry-run", "--device", "cpu", f"out={tmp_path / 'out'}", f"data.train={photos}",
+        "data.patch=64", f"features={random_features}", f"validation.folder={photos}", "validation.count=1",
+        "validation.crop=32", "validation.lpips=[alexnet]",
+    )  # fmt: skip
+    assert result.exit_code == 1
+    assert "state.pt is damaged" in result.stderr
 
 
 def test_missing_photos_are_one_line(tmp_path):

@@ -99,6 +99,16 @@ def test_a_model_by_name_is_fetched_and_converted_once(server, official, tmp_pat
     assert len(server.requests) == 2
 
 
+def test_what_came_instead_of_an_unknown_file_is_not_kept(server):
+    true = server.files["SinSR_v1.pth"]
+    server.files["SinSR_v1.pth"] = b"<html>Welcome to our network</html>"
+    with pytest.raises(CheckpointError, match="it was deleted"):
+        load_model("sinsr")
+    server.files["SinSR_v1.pth"] = true
+    load_model("sinsr")
+    assert len(server.requests) == 3  # the autoencoder stayed
+
+
 def test_convert_fetches_the_autoencoder(server, folder, official, tmp_path):
     convert(folder / "mine.pth", tmp_path / "a.safetensors", known="sinsr-v2")
     assert load_model(tmp_path / "a.safetensors").config == official.config

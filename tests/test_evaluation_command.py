@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -63,6 +64,7 @@ def test_the_files_hold_what_the_report_reads(sets, student, tmp_path):
     content = result(out)
     assert content["format"] == "tddsr-eval-1"
     assert content["name"] == "out"
+    assert len(content["dataset"].pop("digest")) == 16
     assert content["dataset"] == {
         "name": tmp_path.name, "hr": "hr", "lr": "lr", "degradation": None, "pictures": 2,
     }  # fmt: skip
@@ -155,7 +157,37 @@ def test_other_weights_under_the_same_name_are_refused(sets, student, teacher, t
         save_model(model, tmp_path / "m.safetensors")
         done = run(tmp_path / "m.safetensors", *sets, "--metrics", "psnr", "--seeds", 1, "-o", tmp_path / "out")
     assert done.exit_code == 1
-    assert "holds scores of other weights under the name m" in done.stderr
+    assert "holds scores of another content under the name m" in done.stderr
+
+
+def test_other_pictures_under_the_same_names_are_refused(tmp_path):
+    pictures = tmp_path / "truth"
+    made = tmp_path / "made" / "0.bmp"
+    arguments = [f"ours={made.parent}", "--hr", pictures, "--metrics", "psnr", "-o", tmp_path / "out"]
+    for folder in (pictures, made.parent):
+        folder.mkdir(exist_ok=True)
+    for changed in (made, pictures / "0.bmp", None):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        for path in (made, pictures / "0.bmp"):
+            Image.fromarray(photo(80, 80, 0)).save(path)
+        assert run(*arguments).exit_code == 0
+        if changed is not None:
+            size = changed.stat().st_size
+            Image.fromarray(photo(80, 80, 1)).save(changed)
+            assert changed.stat().st_size == size
+        assert run(*arguments).exit_code == (0 if changed is None else 1)
+
+
+@pytest.mark.parametrize("line", ["{}", '{"method": 1, "picture": "a", "seed": 0, "values": 3}', "[]"])
+def test_a_damaged_journal_is_one_line(sets, tmp_path, line):
+    arguments = ["bicubic", *sets, "--metrics", "psnr", "-o", tmp_path / "out"]
+    assert run(*arguments).exit_code == 0
+    with (tmp_path / "out" / "journal.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    done = run(*arguments)
+    assert done.exit_code == 1
+    assert "is damaged" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_what_cannot_be_scored_is_said_and_the_rest_scored(sets, tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
+from PIL.TiffImagePlugin import TiffImageFile
 
 from tddsr import images
 from tddsr.images import ImageError, Picture
@@ -153,13 +154,34 @@ def test_pil_images_keep_exif_and_get_none_they_had_not():
     assert again.getexif()[0x010F] == "maker"
 
 
+def test_exif_does_not_tell_the_old_size(tmp_path):
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.ExifImageWidth: 52, ExifTags.Base.ExposureTime: 0.5})
+    Image.fromarray(photo()).save(tmp_path / "a.jpg", exif=exif)
+    images.write(tmp_path / "b.jpg", images.read(tmp_path / "a.jpg"))
+    kept = Image.open(tmp_path / "b.jpg").getexif().get_ifd(ExifTags.IFD.Exif)
+    assert kept == {ExifTags.Base.ExposureTime: 0.5}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pictures_in_which_white_is_zero_are_no_negatives(tmp_path, dtype):
+    values = np.arange(6, dtype=dtype).reshape(2, 3)
+    Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo={ExifTags.Base.PhotometricInterpretation: 0})
+    with TiffImageFile(tmp_path / "a.tif") as file:
+        assert file.tag_v2[ExifTags.Base.PhotometricInterpretation] == 0
+        stored = np.frombuffer((tmp_path / "a.tif").read_bytes()[file.tag_v2[273][0] :][: values.nbytes], dtype)
+    white = np.iinfo(dtype).max
+    assert np.array_equal(images.read(tmp_path / "a.tif").rgb[..., 0].ravel(), white - stored)
+
+
 def test_damaged_exif_costs_no_picture(tmp_path):
     Image.fromarray(photo()).save(tmp_path / "a.webp", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x01")
     assert images.read(tmp_path / "a.webp").size == (52, 40)
 
 
 def test_hidden_files_are_not_found(tmp_path):
-    for name in ("._a.png", "b.png"):
+    (tmp_path / ".thumbnails").mkdir()
+    for name in ("._a.png", ".thumbnails/b.png", "b.png"):
         Image.fromarray(photo()).save(tmp_path / name)
     assert images.find(tmp_path) == [tmp_path / "b.png"]
 

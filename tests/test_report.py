@@ -213,6 +213,17 @@ def test_only_what_was_scored_alike_is_put_together(tmp_path):
         assert text.count(f"{first.name}, {same.name}") == places
 
 
+def test_other_pictures_of_the_same_names_are_not_put_together(tmp_path):
+    folders = [save_result(tmp_path / name, size=0) for name in "abc"]
+    for folder, digest in zip(folders, ("1", "2", "1"), strict=True):
+        content = json.loads((folder / "result.json").read_text())
+        content["dataset"]["digest"] = digest
+        (folder / "result.json").write_text(json.dumps(content))
+    groups = by_data_set([Source.read(folder) for folder in folders])
+    assert [len(group.measured) for group in groups] == [6, 3]
+    assert len({group.title for group in groups}) == 2
+
+
 # Pictures
 
 
@@ -315,6 +326,13 @@ def test_results_without_pictures_or_scores_still_give_a_page(tmp_path):
     folder = save_result(tmp_path / "a", size=0, scores=[], sets=[], failures=failures)
     assert call("report", folder, "-o", tmp_path / "out").exit_code == 0
     assert "no weights here" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
+def test_one_method_without_truth_is_not_compared_with_itself(tmp_path):
+    folder = save_result(tmp_path / "a", methods=("compact",))
+    shutil.rmtree(folder / "pictures" / "hr")
+    assert call("report", folder, "-o", tmp_path / "out").exit_code == 0
+    assert "No crops" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -448,6 +466,12 @@ def test_a_recipe_measures_what_can_be_measured_once(tmp_path, monkeypatch):
     ]  # fmt: skip
     measure(recipe, tmp_path)
     assert [command[4] for command in calls] == ["bicubic=bicubic", "compact=compact", "bicubic=bicubic"]
+    measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
+    assert calls[-1][4] == "compact=compact"
+
+    # Other pictures are measured anew, although all options are the same.
+    (tmp_path / "photos" / "another.txt").write_text("a picture")
+    calls.clear()
     measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
     assert calls[-1][4] == "compact=compact"
 

@@ -129,6 +129,13 @@ def test_a_folder_of_another_recipe_is_not_gone_on_with(recipe):
         prepare(other, CPU, QUIET).run()
 
 
+def test_a_damaged_checkpoint_is_said(recipe):
+    recipe.out.mkdir(parents=True)
+    (recipe.out / "state.pt").write_bytes(b"hi")
+    with pytest.raises(TrainingError, match=r"state\.pt is damaged"):
+        prepare(recipe, CPU, QUIET).resume()
+
+
 def test_what_does_not_touch_the_weights_may_change(recipe):
     prepare(recipe, CPU, QUIET).run()
     validation = {**recipe.validation.model_dump(), "every": 100}
@@ -504,10 +511,18 @@ def test_every_recipe_trains(name, recipe, distill, random_features, tmp_path):
     ("data.bach=4", "data.bach"), ("steps=0", "steps"), ("nonsense", "key=value"), ("model=null", "model"),
     ("loss={}", "loss.truth"), ("model.role=student", "role"), ("data.batch=[1", "not YAML"),
     ("model.schedule.kappa=0", "kappa"), ("task=distill", "teacher"), ("optim.rate=fast", "optim.rate"),
+    ("optim.rate=.inf", "optim.rate"),
 ])  # fmt: skip
 def test_wrong_overrides_name_the_key(override, complaint):
     with pytest.raises(RecipeError, match=complaint):
         load_recipe("compact-teacher", [override])
+
+
+@pytest.mark.parametrize(("value", "meant"), [
+    ("photos #2", "photos #2"), ("'quoted: a #'", "quoted: a #"), ("./2024", "2024"), ("a b", "a b"),
+])  # fmt: skip
+def test_a_folder_may_have_any_name(value, meant):
+    assert load_recipe("compact-teacher", [f"data.train={value}"]).data.train.name == meant
 
 
 def test_unknown_recipes_say_which_are_known():

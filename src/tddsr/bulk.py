@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +15,20 @@ Status = Literal["done", "skipped", "failed"]
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to enlarge; a ``problem`` found while planning makes it fail without a try."""
+    """One picture to enlarge; a ``problem`` found while planning makes it fail without a try.
+
+    ``partner``: a second file that is written with ``output``.
+    """
 
     input: Path
     output: Path | None
     problem: str | None = None
+    partner: Path | None = None
+
+    @property
+    def outputs(self) -> list[Path]:
+        """All files that are written."""
+        return [path for path in (self.output, self.partner) if path is not None]
 
 
 @dataclass(frozen=True)
@@ -57,15 +66,20 @@ def _checked(jobs: Sequence[Job]) -> Iterator[Job]:
     """The jobs, those with a problem marked: nothing overwrites its own source or another's result."""
     first: dict[Path, Path] = {}
     for job in jobs:
-        if job.output is None:
-            yield job
-        elif job.output.resolve() == job.input.resolve():
-            yield Job(job.input, None, f"{job.input}: would be overwritten by its own result; choose another output")
-        elif first.setdefault(job.output.resolve(), job.input) != job.input:
-            other = first[job.output.resolve()]
-            yield Job(job.input, None, f"{job.input}: would be written to {job.output}, like {other}")
-        else:
-            yield job
+        problem = None
+        for output in job.outputs:
+            if output.resolve() == job.input.resolve():
+                problem = f"{job.input}: would be overwritten by its own result; choose another output"
+            elif (other := first.setdefault(output.resolve(), job.input)) != job.input:
+                problem = f"{job.input}: would be written to {output}, like {other}"
+        yield Job(job.input, None, problem) if problem else job
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long, or a folder that may not be entered: told when the job is done
+        return False
 
 
 def plan(
@@ -75,6 +89,7 @@ def plan(
     *,
     folder_tag: str = "",
     exclude: Sequence[Path] = (),
+    partner: Callable[[Path], Path] | None = None,
 ) -> list[Job]:
     """Pair every picture with its output.
 
@@ -84,11 +99,17 @@ def plan(
         default_output: where the result of a file is written by default; its suffix is used in any case.
         folder_tag: added to a folder's name to make its default output.
         exclude: folders that are not searched, beside ``output``, where they lie inside a searched one.
+        partner: output -> the file that is written with it.
+
+    Raises:
+        ValueError: ``output`` is a picture's name, and there may be several.
     """
-    one_file = len(inputs) == 1 and not inputs[0].is_dir()
+    one_file = len(inputs) == 1 and not _is_folder(inputs[0])
+    if output is not None and not one_file and output.suffix.lower() in images.WRITABLE and not output.is_dir():
+        raise ValueError(f"{output} is one picture; the output of several, or of a folder, is a folder")
     jobs: list[Job] = []
     for path in inputs:
-        if path.is_dir():
+        if _is_folder(path):
             named = path.resolve() if path.name in ("", "..") else path
             folder = output or named.with_name(named.name + folder_tag)
             jobs += _folder_jobs(path, folder, default_output, [folder, *exclude])
@@ -98,20 +119,33 @@ def plan(
             jobs.append(Job(path, output))
         else:
             jobs.append(Job(path, output / path.with_suffix(default_output(path).suffix).name))
+    if partner is not None:
+        jobs = [job if job.output is None else replace(job, partner=partner(job.output)) for job in jobs]
     return list(_checked(jobs))
 
 
-def _do(job: Job, enlarge: Callable[[Path, Path], Any], overwrite: bool) -> tuple[Status, str]:
+def _do(
+    job: Job, enlarge: Callable[[Path, Path], Any], overwrite: bool, sources: Collection[Path]
+) -> tuple[Status, str]:
     if job.output is None:
         return "failed", job.problem or f"{job.input}: has no output"
     try:
-        if job.output.exists() and not overwrite and job.input.exists():
-            return "skipped", f"{job.output}: exists, skipped (--overwrite replaces it)"
+        existing = [path for path in job.outputs if path.exists()]
+        if existing and job.input.exists():
+            if not overwrite and len(existing) == len(job.outputs):
+                return "skipped", f"{job.output}: exists, skipped (--overwrite replaces it)"
+            if not overwrite:
+                return "failed", f"{existing[0]}: exists without its partner (--overwrite replaces it)"
+            for path in existing:
+                if path.resolve() in sources:
+                    return "failed", f"{job.input}: would overwrite {path}, another of the inputs"
         enlarge(job.input, job.output)
     except images.ImageError as error:
         return "failed", str(error)
     except MemoryError:
         return "failed", f"{job.input}: the enlarged picture does not fit into this machine's memory"
+    except OSError as error:
+        return "failed", f"{job.input}: {error.strerror or error}"
     except Exception as error:  # whatever is wrong with one picture, the others go on
         return "failed", f"{job.input}: {type(error).__name__}: {' '.join(str(error).split())}"
     return "done", f"{job.input} -> {job.output}"
@@ -119,8 +153,9 @@ def _do(job: Job, enlarge: Callable[[Path, Path], Any], overwrite: bool) -> tupl
 
 def run(jobs: Sequence[Job], enlarge: Callable[[Path, Path], Any], overwrite: bool = False) -> Iterator[Result]:
     """Do the jobs in order, one result each; a failure is a result, and the others go on."""
+    sources = {job.input.resolve() for job in jobs}
     for job in jobs:
         start = time.perf_counter()
-        status, message = _do(job, enlarge, overwrite)
+        status, message = _do(job, enlarge, overwrite, sources)
         output = None if job.output is None else str(job.output)
         yield Result(str(job.input), output, status, message, round(time.perf_counter() - start, 3))

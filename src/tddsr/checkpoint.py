@@ -36,7 +36,10 @@ def _write(header: dict[str, str], weights: Mapping[str, Tensor], path: Path, dt
         for key, value in weights.items()
     }
     with whole_or_nothing(path) as temporary:
-        save_file(stored, temporary, metadata=header)
+        try:
+            save_file(stored, temporary, metadata=header)
+        except SafetensorError as error:  # what the disk said, a full one for example
+            raise OSError(str(error)) from error
 
 
 def write_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -37,7 +38,7 @@ def _options(
 def _tile(value: str) -> int | str | None:
     if value in ("auto", "none"):
         return None if value == "none" else value
-    if not value.isdigit() or int(value) < 1:
+    if not value.isdecimal() or int(value) < 1:
         raise typer.BadParameter(f"'{value}' is not auto, none or a number of pixels", param_hint="--tile")
     return int(value)
 
@@ -80,10 +81,10 @@ def upscale(
         )
         if steps is not None:
             upscaler.model.check_steps(steps)
+        jobs = bulk.plan(inputs, output, lambda path: output_path(path, scale), folder_tag=f"_x{scale:g}")
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
-    jobs = bulk.plan(inputs, output, lambda path: output_path(path, scale), folder_tag=f"_x{scale:g}")
     console = Console(stderr=True)
     failed = False
     with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
@@ -123,7 +124,10 @@ def degrade(
 
     settings = Degradation.preset(preset)
     pairs = (output / "hr", output / "lr")
-    jobs = bulk.plan(inputs, pairs[0], lambda path: path.with_suffix(".png"), exclude=pairs)
+    jobs = bulk.plan(
+        inputs, pairs[0], lambda path: path.with_suffix(".png"), exclude=pairs,
+        partner=lambda hr: pairs[1] / hr.relative_to(pairs[0]),
+    )  # fmt: skip
 
     def write_pair(source: Path, target: Path) -> None:
         degrade_file(source, output, target.relative_to(pairs[0]), settings, seed)
@@ -163,6 +167,7 @@ def train(
     try:
         run = prepare(settings, where, Console())
         if dry_run:
+            run.resume()
             typer.echo(describe(run))
         else:
             run.run()
@@ -194,6 +199,7 @@ def convert(
     from tddsr.conversion import convert as convert_published
     from tddsr.pretrained import SUFFIXES
 
+    _check_suffix(output, ".safetensors")
     dtype = torch.float16 if half else torch.float32
     source, *others = sources
     try:
@@ -366,6 +372,7 @@ def compare(
     """Write a page with a slider between pictures. Sizes may differ by a whole factor: small ones are enlarged."""
     from tddsr.evaluation import page, views
 
+    _check_suffix(output, ".html")
     called = [name.strip() for name in names.split(",")] if names else views.labels(inputs)
     if len(inputs) < 2 or len(called) != len(inputs):
         _fail(f"compare needs two inputs or more, and a name for each: {len(inputs)} and {len(called)} given", code=2)
@@ -378,6 +385,12 @@ def compare(
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
+def _check_suffix(output: Path, suffix: str) -> None:
+    """So that a slip of the hand replaces no picture."""
+    if output.suffix.lower() != suffix:
+        _fail(f"{output}: the output is a {suffix} file", code=2)
+
+
 def _fail(message: str, code: int) -> NoReturn:
     typer.echo(message, err=True)
     sys.exit(code)
@@ -385,6 +398,9 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """Run the command line; a wrong option is one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no text at all
     try:
         code = app(standalone_mode=False)
     except typer.TyperException as error:
@@ -393,4 +409,6 @@ def main() -> None:
         _fail(f"{command}: {error.format_message()}", error.exit_code)
     except typer.Abort:
         sys.exit(130)
+    except OSError as error:  # of the output itself: a full disk
+        _fail(f"tddsr: {error.strerror or error}", code=1)
     sys.exit(code if isinstance(code, int) else 0)

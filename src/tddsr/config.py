@@ -25,7 +25,7 @@ class RecipeError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 Part = Annotated[tuple[float, float], AfterValidator(check_part)]
@@ -242,9 +242,11 @@ def _set(tree: dict[str, Any], override: str) -> None:
             tree[parent] = {}
         tree = tree[parent]
     try:
-        tree[leaf] = yaml.safe_load(value)
+        read = yaml.safe_load(value)
     except yaml.YAMLError:
         raise RecipeError(f"'{override}': the value is not YAML") from None
+    plain = isinstance(read, str) and not value.lstrip().startswith(("'", '"'))
+    tree[leaf] = value if plain else read  # of "photos #2", YAML would take the end for a comment
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:

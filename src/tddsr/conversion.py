@@ -8,7 +8,7 @@ import torch
 from filelock import FileLock
 
 from tddsr.checkpoint import write_autoencoder, write_model
-from tddsr.download import cache_folder
+from tddsr.download import cache_folder, forget
 from tddsr.files import CheckpointError
 from tddsr.model import ModelConfig
 from tddsr.networks.autoencoder import VQConfig
@@ -70,10 +70,22 @@ def named(name: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.is_file():  # nobody else was faster
-                convert(fetch(MODELS[name].file), path, known=name)
+                _make(name, path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be written ({error.strerror or error})") from error
     return path
+
+
+def _make(name: str, path: Path) -> None:
+    file = MODELS[name].file
+    source, autoencoder = fetch(file), fetch(AUTOENCODER)
+    try:
+        convert(source, path, autoencoder=autoencoder, known=name)
+    except CheckpointError as error:
+        if file.sha256 is not None:
+            raise
+        forget(source)  # without a known hash, what came may have been a network's page of welcome
+        raise CheckpointError(f"{error}; it was deleted: try again, or look what {file.url} gives") from error
 
 
 def _space(path: Path, channels: int) -> Published:

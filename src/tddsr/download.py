@@ -83,6 +83,12 @@ def download(
     return target
 
 
+def forget(target: Path) -> None:
+    """Delete a file that was downloaded, and the record of what came the first time."""
+    target.unlink(missing_ok=True)
+    _beside(target, "sha256").unlink(missing_ok=True)
+
+
 def _beside(target: Path, what: str) -> Path:
     return target.with_name(f"{target.name}.{what}")
 

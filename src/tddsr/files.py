@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
@@ -39,3 +39,16 @@ def file_hash(path: Path) -> str:
         while part := file.read(1 << 20):
             digest.update(part)
     return digest.hexdigest()
+
+
+def files_hash(files: Mapping[str, Path]) -> str:
+    """Of names and what the files of these names hold, in hexadecimal; their order does not count."""
+    lines = sorted(f"{name} {file_hash(file)}" for name, file in files.items())
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def content_hash(path: Path) -> str:
+    """Of a file, or of all files below a folder; empty where there is nothing."""
+    if path.is_dir():
+        return files_hash({file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()})
+    return file_hash(path) if path.is_file() else ""

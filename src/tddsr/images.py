@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tddsr.files import whole_or_nothing
 
@@ -70,6 +71,8 @@ _LAYOUT_TAGS = {
 }  # fmt: skip
 """EXIF and TIFF tags that describe how this file's pixels are stored, orientation among them: not true of another."""
 
+_SIZE_TAGS = {ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight}
+
 
 def _kept_exif(image: Image.Image) -> bytes | None:
     """What the EXIF data say of the picture, apart from how its pixels are stored; None if that is nothing."""
@@ -78,6 +81,12 @@ def _kept_exif(image: Image.Image) -> bytes | None:
         exif.load(image.getexif().tobytes())  # a copy: the picture still needs its orientation
         for tag in _LAYOUT_TAGS & set(exif):
             del exif[tag]
+        if ExifTags.IFD.Exif in exif:
+            details = exif.get_ifd(ExifTags.IFD.Exif)
+            for tag in _SIZE_TAGS & set(details):
+                del details[tag]
+            if not details:
+                del exif[ExifTags.IFD.Exif]
         return exif.tobytes() if len(exif) else None
     except Exception:  # damaged EXIF data must not cost the picture
         return None
@@ -92,6 +101,7 @@ def from_pil(image: Image.Image) -> Picture:
     if 0 in image.size:
         raise ValueError(f"a picture of {image.width}x{image.height} has no pixels")
     exif = _kept_exif(image)
+    white_is_zero = getattr(image, "tag_v2", {}).get(ExifTags.Base.PhotometricInterpretation) == 0
     image = ImageOps.exif_transpose(image)
     icc = image.info.get("icc_profile")
     if image.mode == "F":
@@ -100,7 +110,10 @@ def from_pil(image: Image.Image) -> Picture:
         values = np.asarray(image)
         if image.mode == "I" and (values.min() < 0 or values.max() > 65535):
             raise ValueError("32-bit pictures are not supported: convert it to 8 or 16 bit")
-        return Picture(np.repeat(values.astype(np.uint16)[..., None], 3, axis=2), None, True, icc, exif)
+        values = values.astype(np.uint16)
+        if white_is_zero:  # Pillow turns 8 bit over, not 16
+            values = 65535 - values
+        return Picture(np.repeat(values[..., None], 3, axis=2), None, True, icc, exif)
     grey = image.mode in ("1", "L", "LA", "La")
     if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
         icc = None  # the profile describes colours that are converted here
@@ -140,8 +153,11 @@ def find(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder")
+    hidden = re.compile(r"(^|/)\.")
     found = sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in READABLE and not p.name.startswith(".") and p.is_file()
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in READABLE and not hidden.search(path.relative_to(folder).as_posix()) and path.is_file()
     )
     if not found:
         raise ImageError(f"{folder}: holds no pictures ({', '.join(sorted(READABLE))})")

@@ -17,7 +17,7 @@ from torch import Tensor
 from tddsr import images
 from tddsr.checkpoint import NAMED_MODELS, find_model
 from tddsr.evaluation.pairs import Pair, PairError, by_name, centre_by_blocks
-from tddsr.files import CheckpointError, file_hash
+from tddsr.files import CheckpointError, file_hash, files_hash
 from tddsr.images import ImageError, Pixels
 from tddsr.networks.compact import bicubic_x4
 from tddsr.networks.srresnet import SRResNet
@@ -52,8 +52,8 @@ class MethodUnavailableError(ValueError):
 class Method:
     """A way to enlarge; ``steps`` of the network, where it takes any.
 
-    ``noisy``: it draws noise, so that it is scored with several seeds. ``digest``: of its weights, where they are in a
-    file.
+    ``noisy``: it draws noise, so that it is scored with several seeds. ``digest``: of its weights or finished pictures,
+    where it has any.
     """
 
     spec: str
@@ -107,7 +107,7 @@ def find_method(spec: str, device: torch.device | str = "auto", tile: Tile = "au
     if Path(rest).is_dir() and rest not in (*NAMED_MODELS, *MODELS):
         if not name:
             raise ValueError(f"{rest} is a folder; say how the table shall call its pictures: NAME={rest}")
-        return name, Method(rest, finished(Path(rest)))
+        return name, finished(rest)
     kind, _, file = rest.partition(":")
     if kind in _FOREIGN and file:
         where = pick_device(str(device))
@@ -150,7 +150,7 @@ def find_methods(
 def _model(spec: str, name: str, device: torch.device | str, tile: Tile) -> tuple[str, Method]:
     model, _, how = spec.partition("@")
     digits, _, sampler = how.partition(":")
-    if not model or (digits and not digits.isdigit()) or sampler not in ("", "deterministic", "stochastic"):
+    if not model or (digits and not digits.isdecimal()) or sampler not in ("", "deterministic", "stochastic"):
         raise ValueError(f"'{spec}' is not MODEL, MODEL@STEPS or MODEL@STEPS:stochastic")
     try:
         upscaler = Upscaler.load(model, device=str(device), tile=tile)
@@ -172,14 +172,15 @@ def _model(spec: str, name: str, device: torch.device | str, tile: Tile) -> tupl
     )
 
 
-def finished(folder: Path) -> Enlarge:
-    """Pictures that somebody else's program made, found by the name of the set's picture.
+def finished(spec: str) -> Method:
+    """A folder of pictures that somebody else's program made, found by the name of the set's picture.
 
     They are those of the whole pictures, from which the crop is taken; or already of the crop's size.
 
     Raises:
         MethodUnavailableError: the folder is empty.
     """
+    folder = Path(spec)
     try:
         found, _ = by_name(folder)
     except ImageError as error:
@@ -199,7 +200,7 @@ def finished(folder: Path) -> Enlarge:
             f"({4 * pair.whole[1]}x{4 * pair.whole[0]})"
         )
 
-    return enlarge
+    return Method(spec, enlarge, digest=files_hash(found)[:16])
 
 
 def _network(network: Callable[[Tensor], Tensor], device: torch.device) -> Enlarge:

@@ -88,16 +88,24 @@ class Journal(Memory):
         if changed:
             found = "; ".join(f"{key} was {theirs.get(key)}, now {ours[key]}" for key in changed)
             raise JournalError(f"{self.folder} holds scores by another protocol ({found}); choose another folder")
-        for line in lines[1:]:
-            if "spec" in line:
-                self.methods[line["method"]] = line
-            else:
-                features = {
-                    name: torch.from_numpy(np.frombuffer(base64.b64decode(text), np.float32).copy())
-                    for name, text in line.get("features", {}).items()
-                }
-                row = Row(line["method"], line["picture"], line["seed"], _numbers(line["values"]), features)
-                self.rows[row.key] = row
+        try:
+            for line in lines[1:]:
+                self._take_in(line)
+        except (KeyError, ValueError, AttributeError) as error:
+            raise JournalError(
+                f"{self._file} is damaged ({type(error).__name__}: {error}); remove it to score anew"
+            ) from error
+
+    def _take_in(self, line: dict[str, Any]) -> None:
+        if "spec" in line:
+            self.methods[line["method"]] = line
+            return
+        features = {
+            name: torch.from_numpy(np.frombuffer(base64.b64decode(text), np.float32).copy())
+            for name, text in line.get("features", {}).items()
+        }
+        row = Row(line["method"], line["picture"], line["seed"], _numbers(line["values"]), features)
+        self.rows[row.key] = row
 
     def register(self, name: str, method: Method) -> None:
         """Write down what ``name`` stands for.
@@ -108,7 +116,7 @@ class Journal(Memory):
         line = {"method": name, "spec": method.spec, "steps": method.steps, "digest": method.digest}
         known = self.methods.setdefault(name, line)
         if known != line:
-            what = "other weights" if known["spec"] == method.spec else known["spec"]
+            what = "another content" if known["spec"] == method.spec else known["spec"]
             raise JournalError(
                 f"{self.folder} holds scores of {what} under the name {name}; choose another folder, or name it: "
                 f"NAME={method.spec}"
@@ -147,6 +155,7 @@ def write_result(
             "lr": pictures.lr and pictures.lr.name,
             "degradation": pictures.degradation,
             "pictures": len(pictures),
+            "digest": pictures.digest(),
         },
         "protocol": protocol.to_dict() | {"statement": protocol.statement(pictures, scores, table.rows)},
         "metrics": {

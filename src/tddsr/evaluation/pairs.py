@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from tddsr import images
 from tddsr.degradation import Degradation, Preset
 from tddsr.degradation.files import degrade_pixels
+from tddsr.files import files_hash
 from tddsr.images import Pixels
 from tddsr.photos import ALL, find_photos, read_photo
 from tddsr.pixels import centre
@@ -74,11 +74,9 @@ class PictureSet:
         return folder.parent.name if folder.name.lower() in ("hr", "gt", "lr", "lq") else folder.name
 
     def digest(self) -> str:
-        """Of the names and sizes of the files: another set of pictures has another."""
-        lines = [
-            f"{name} {[file.stat().st_size if file else None for file in pair]}" for name, pair in self.files.items()
-        ]
-        return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+        """Of the names and the content of the files: another set of pictures has another."""
+        sides = ({f"{side}/{name}": pair[side] for name, pair in self.files.items()} for side in (0, 1))
+        return files_hash({name: file for files in sides for name, file in files.items() if file is not None})[:16]
 
     def load(self, name: str) -> Pair:
         """Read a picture, or two.

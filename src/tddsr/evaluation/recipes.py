@@ -21,6 +21,7 @@ from tddsr.download import cache_folder
 from tddsr.evaluation.baselines import check_name
 from tddsr.evaluation.results import Better, ResultError, read_result
 from tddsr.evaluation.tables import Absent, Column, Group, Measured, Quoted, Source
+from tddsr.files import content_hash
 from tddsr.registry import AUTOENCODER, MODELS, UNPUBLISHED
 
 
@@ -120,7 +121,7 @@ def load_report_recipe(name: str, overrides: Sequence[str] = ()) -> ReportRecipe
 def measure(recipe: ReportRecipe, folder: Path, tell: Callable[[str], None] = lambda line: None) -> list[Group]:
     """Run what can run on this machine, into ``folder/results``, and gather the table's data sets.
 
-    A row that was measured before, with the same options, weights and features, is read again.
+    A row that was measured before, with the same options, pictures, weights and features, is read again.
 
     Args:
         recipe: what to measure.
@@ -131,13 +132,15 @@ def measure(recipe: ReportRecipe, folder: Path, tell: Callable[[str], None] = la
     groups = []
     for name, data in recipe.data.items():
         group = Group(name, columns, quoted_from=recipe.source)
+        missing_data = _data_missing(name, data)
+        content = [] if missing_data else [content_hash(path) for path in (data.hr, data.lr, recipe.features) if path]
         for label, row in recipe.rows.items():
             method = row.method_for(name)
             reason = ""
             if method is not None:
-                missing = _data_missing(name, data) or _method_missing(label, method)
+                missing = missing_data or _method_missing(label, method)
                 place = folder / "results" / _slug(name)
-                found = missing or _measure_row(recipe, data, label, method, place, tell)
+                found = missing or _measure_row(recipe, data, content, label, method, place, tell)
                 if isinstance(found, str):
                     reason = found
                 else:
@@ -186,9 +189,15 @@ def _method_missing(label: str, method: str) -> str | None:
 
 
 def _measure_row(
-    recipe: ReportRecipe, data: DataConfig, label: str, method: str, folder: Path, tell: Callable[[str], None]
+    recipe: ReportRecipe,
+    data: DataConfig,
+    content: Sequence[str],
+    label: str,
+    method: str,
+    folder: Path,
+    tell: Callable[[str], None],
 ) -> Source | str:
-    """The result of one row, new or from before; or why there is none."""
+    """The result of one row, new or from before; or why there is none. ``content``: of its pictures and features."""
     options = [f"{label}={method}", "--seeds", str(recipe.seeds), "--save"]
     options += ["--metrics", ",".join(entry.metric or name for name, entry in recipe.columns.items())]
     options += ["--preset", data.preset, "--seed", str(data.seed), "--device", recipe.device]
@@ -201,7 +210,7 @@ def _measure_row(
     if data.part is not None:
         options += ["--part", *map(str, data.part)]
     # What moves the scores is in the folder's name: where it changes, nothing old is taken for new.
-    stamp = [options, _state(Path(NAMED_MODELS.get(_model_of(method), _model_of(method)))), _state(recipe.features)]
+    stamp = [options, *content, content_hash(Path(NAMED_MODELS.get(_model_of(method), _model_of(method))))]
     target = folder / f"{_slug(label)}-{hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:8]}"
     if not _is_done(target, label):
         tell(f"measuring {label} on {data.hr or data.lr} ...")
@@ -223,14 +232,6 @@ def _is_done(folder: Path, label: str) -> bool:
     failed = {failure.picture for failure in result.failures}
     missing = result.dataset.pictures - len(seeds.keys() | failed)
     return label in result.methods and missing <= 0 and len({seeds[name] for name in seeds if name not in failed}) <= 1
-
-
-def _state(path: Path | None) -> list[tuple[str, int, int]]:
-    """Name, size and time of a file, or of the files of a folder."""
-    if path is None or not path.exists():
-        return []
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def _slug(name: str) -> str:

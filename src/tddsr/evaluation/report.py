@@ -68,6 +68,8 @@ def _views(group: Group, count: int, allowance: float) -> tuple[list[View], str]
         judged.append(extra["hr"])  # one method alone: where it differs from the truth
     if count == 0 or not kept:
         return [], ""
+    if len(judged) == 1:
+        return [], "No crops: there is one method, and no truth to compare it with."
     names = [name for name in judged[0] if all(name in files for files in judged[1:])]
     found = []
     for name in names:
@@ -185,7 +187,7 @@ def by_data_set(sources: Sequence[Source]) -> list[Group]:
     for source in sources:
         data, protocol = source.result.dataset, source.result.protocol
         of_protocol = (protocol.scale, protocol.crop, protocol.border, protocol.colour)
-        alike = (data.name, data.degradation, data.pictures, *of_protocol)
+        alike = (data.name, data.degradation, data.pictures, data.digest, *of_protocol)
         together.setdefault(tuple(map(str, alike)), []).append(source)
     groups = []
     for members in together.values():
@@ -209,8 +211,8 @@ def by_data_set(sources: Sequence[Source]) -> list[Group]:
         groups.append(Group(members[0].result.dataset.name, columns, measured, absent=absent, comment=comment))
     titles = [group.title for group in groups]
     for index, group in enumerate(groups):
-        if titles.count(group.title) > 1:  # the same pictures, not scored alike: not to be compared
-            group.title += f", protocol {titles[:index].count(group.title) + 1}"
+        if titles.count(group.title) > 1:  # other pictures, or not scored alike: not to be compared
+            group.title += f" ({titles[:index].count(group.title) + 1})"
     return groups
 
 

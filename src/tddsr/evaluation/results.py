@@ -34,6 +34,7 @@ class Dataset(_Part):
     lr: str | None = None
     degradation: str | None = None
     pictures: int = Field(ge=0)
+    digest: str | None = None
 
 
 class Protocol(_Part):

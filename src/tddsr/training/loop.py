@@ -239,7 +239,10 @@ class Run:
         """Go on from the last checkpoint, if there is one."""
         if not self.state_file.is_file():
             return
-        state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(self.state_file, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file fails in as many ways as it has bytes
+            raise TrainingError(f"{self.state_file} is damaged: delete it to begin anew ({error})") from error
         if state["recipe"] != self._fingerprint():
             old, new = json.loads(state["recipe"]), json.loads(self._fingerprint())
             changed = ", ".join(key for key in sorted(old | new) if old.get(key) != new.get(key))
