@@ -157,7 +157,7 @@ def test_other_weights_under_the_same_name_are_refused(sets, student, teacher, t
         save_model(model, tmp_path / "m.safetensors")
         done = run(tmp_path / "m.safetensors", *sets, "--metrics", "psnr", "--seeds", 1, "-o", tmp_path / "out")
     assert done.exit_code == 1
-    assert "holds scores of another content under the name m" in done.stderr
+    assert "holds scores of other weights or pictures under the name m" in done.stderr
 
 
 def test_other_pictures_under_the_same_names_are_refused(tmp_path):

@@ -42,8 +42,15 @@ def file_hash(path: Path) -> str:
 
 
 def files_hash(files: Mapping[str, Path]) -> str:
-    """Of names and what the files of these names hold, in hexadecimal; their order does not count."""
-    lines = sorted(f"{name} {file_hash(file)}" for name, file in files.items())
+    """Of names and what their files hold, in hexadecimal; the order does not count, nor what cannot be read."""
+
+    def content(file: Path) -> str:
+        try:
+            return file_hash(file)
+        except OSError:
+            return ""
+
+    lines = sorted(f"{name} {content(file)}" for name, file in files.items())
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -153,11 +152,12 @@ def find(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder")
-    hidden = re.compile(r"(^|/)\.")
     found = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in READABLE and not hidden.search(path.relative_to(folder).as_posix()) and path.is_file()
+        if path.suffix.lower() in READABLE
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
     )
     if not found:
         raise ImageError(f"{folder}: holds no pictures ({', '.join(sorted(READABLE))})")

@@ -116,7 +116,7 @@ class Journal(Memory):
         line = {"method": name, "spec": method.spec, "steps": method.steps, "digest": method.digest}
         known = self.methods.setdefault(name, line)
         if known != line:
-            what = "another content" if known["spec"] == method.spec else known["spec"]
+            what = "other weights or pictures" if known["spec"] == method.spec else known["spec"]
             raise JournalError(
                 f"{self.folder} holds scores of {what} under the name {name}; choose another folder, or name it: "
                 f"NAME={method.spec}"
@@ -155,7 +155,7 @@ def write_result(
             "lr": pictures.lr and pictures.lr.name,
             "degradation": pictures.degradation,
             "pictures": len(pictures),
-            "digest": pictures.digest(),
+            "digest": pictures.digest,
         },
         "protocol": protocol.to_dict() | {"statement": protocol.statement(pictures, scores, table.rows)},
         "metrics": {
@@ -195,7 +195,7 @@ def write_result(
 
 def _content(pictures: PictureSet) -> dict[str, object]:
     return {
-        "pictures": f"{len(pictures)} of {pictures.title} ({pictures.digest()})",
+        "pictures": f"{len(pictures)} of {pictures.title} ({pictures.digest})",
         "degradation": pictures.degradation,
     }
 

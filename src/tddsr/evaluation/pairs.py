@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from tddsr import images
@@ -73,6 +74,7 @@ class PictureSet:
         folder = (self.hr or self.lr or Path()).absolute()
         return folder.parent.name if folder.name.lower() in ("hr", "gt", "lr", "lq") else folder.name
 
+    @cached_property
     def digest(self) -> str:
         """Of the names and the content of the files: another set of pictures has another."""
         sides = ({f"{side}/{name}": pair[side] for name, pair in self.files.items()} for side in (0, 1))
