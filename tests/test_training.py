@@ -226,6 +226,18 @@ def test_a_student_is_no_teacher(distill, student, tmp_path):
         prepare(distill, CPU, QUIET)
 
 
+def test_a_share_of_the_validation_is_degraded_lightly(recipe):
+    def lrs(light):
+        validation = {**recipe.validation.model_dump(), "count": 6, "light": light}
+        return [lr for _, lr in prepare(changed(recipe, validation=validation), CPU, QUIET).validator.pairs]
+
+    bad, half, good = (lrs(light) for light in (0, 0.5, 1))
+    assert len(half) == 6
+    for index, lr in enumerate(half):
+        assert torch.equal(lr, good[index] if index % 2 else bad[index])
+        assert not torch.equal(bad[index], good[index])
+
+
 def test_another_judge_chooses_anew(recipe):
     prepare(changed(recipe, steps=6), CPU, QUIET).run()
     state = torch.load(recipe.out / "state.pt", weights_only=True)

@@ -137,6 +137,7 @@ class ValidationConfig(_Section):
     count: int = Field(40, ge=1, description="at most so many pictures")
     crop: int = Field(256, ge=32, description="side of the central hr crop")
     seed: int = 0
+    light: float = Field(0.0, ge=0, le=1, description="share of the pictures that are degraded lightly, see data.light")
     lpips: tuple[FeatureName, ...] = Field(("vgg16", "alexnet"), min_length=1, description="the first one chooses")
 
 

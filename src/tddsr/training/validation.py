@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,9 +42,11 @@ class Validator:
             if min(height, width) < side:
                 raise DataError(f"{path} is {width}x{height}, smaller than validation.crop={side}")
             crop = centre(photo, side)
-            truth, small = degrade_pixels(
-                crop, degradation, path.relative_to(config.folder).with_suffix("").as_posix(), config.seed
-            )
+            # The light ones lie evenly among the others.
+            turn = math.floor((len(self.pairs) + 1) * config.light) > math.floor(len(self.pairs) * config.light)
+            kind = Degradation.preset("light") if turn else degradation
+            name = path.relative_to(config.folder).with_suffix("").as_posix()
+            truth, small = degrade_pixels(crop, kind, name, config.seed)
             self.pairs.append((to_tensor(truth), to_tensor(small)))
 
     @torch.no_grad()
