@@ -234,7 +234,6 @@ def test_a_name_that_is_no_text_is_enlarged_and_printed(tmp_path, model, monkeyp
 
 def test_a_folder_that_may_not_be_looked_into_is_one_line(tmp_path, model, monkeypatch):
     good, closed = picture(tmp_path / "a.png"), tmp_path / "closed" / "b.png"
-
     stat = Path.stat
 
     def refused(path, **options):

@@ -77,6 +77,7 @@ def named(name: str) -> Path:
 
 
 def _make(name: str, path: Path) -> None:
+    """Fetch both files first, so that whatever fails after that is the fault of the network's."""
     file = MODELS[name].file
     source, autoencoder = fetch(file), fetch(AUTOENCODER)
     try:
@@ -84,7 +85,7 @@ def _make(name: str, path: Path) -> None:
     except CheckpointError as error:
         if file.sha256 is not None:
             raise
-        forget(source)  # without a known hash, what came may have been a network's page of welcome
+        forget(source)  # without a known hash, what came may have been a hotspot's page of welcome
         raise CheckpointError(f"{error}; it was deleted: try again, or look what {file.url} gives") from error
 
 
