@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tddsr import conversion, registry
 from tddsr.checkpoint import CheckpointError, load_model, read_notes
-from tddsr.conversion import convert
+from tddsr.conversion import convert_published
 from tddsr.model import Model
 from tddsr.networks.autoencoder import VQAutoencoder
 from tests.derived import SMALL_VQ, small_paper_model
@@ -61,7 +61,7 @@ def sample(model: Model) -> Tensor:
 
 def test_a_published_network_becomes_a_whole_model(folder, official, tmp_path):
     out = tmp_path / "a.safetensors"
-    convert(folder / "SinSR_v1.pth", out, autoencoder=folder / "autoencoder_vq_f4.pth")
+    convert_published(folder / "SinSR_v1.pth", out, autoencoder=folder / "autoencoder_vq_f4.pth")
     model = load_model(out)
     assert model.config == official.config
     assert torch.equal(sample(model), sample(official))
@@ -110,7 +110,7 @@ def test_what_came_instead_of_an_unknown_file_is_not_kept(server):
 
 
 def test_convert_fetches_the_autoencoder(server, folder, official, tmp_path):
-    convert(folder / "mine.pth", tmp_path / "a.safetensors", known="sinsr-v2")
+    convert_published(folder / "mine.pth", tmp_path / "a.safetensors", known="sinsr-v2")
     assert load_model(tmp_path / "a.safetensors").config == official.config
     assert len(server.requests) == 1
 

@@ -195,28 +195,18 @@ def convert(
     """Write a model file again, maybe at half the size; the mean of several from one start; or a published one."""
     import torch
 
-    from tddsr.checkpoint import CheckpointError, average_models, load_model, read_notes, save_model
-    from tddsr.conversion import convert as convert_published
-    from tddsr.pretrained import SUFFIXES
+    from tddsr import conversion
+    from tddsr.files import CheckpointError
 
     _check_suffix(output, ".safetensors")
     dtype = torch.float16 if half else torch.float32
-    source, *others = sources
     try:
-        if others and not (known or autoencoder):
-            model, notes = average_models(sources)
-            save_model(model, output, dtype, notes)
-        elif Path(source).suffix in SUFFIXES and not others:
-            convert_published(Path(source), output, autoencoder=autoencoder, known=known, dtype=dtype)
-        elif known or autoencoder:
-            raise CheckpointError(f"--as and --autoencoder are for one published checkpoint (.pth), not for {sources}")
-        else:
-            save_model(load_model(source), output, dtype, read_notes(source))
+        conversion.convert(sources, output, autoencoder=autoencoder, known=known, dtype=dtype)
     except CheckpointError as error:
         _fail(str(error), code=2)
     except OSError as error:
         _fail(f"{output}: cannot be written ({error.strerror or error})", code=1)
-    mean = f", the mean of {len(sources)} models" if others else ""
+    mean = f", the mean of {len(sources)} models" if len(sources) > 1 else ""
     typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB{mean}")
 
 

@@ -1,22 +1,52 @@
-"""Published checkpoints into model files of ours: a network and its autoencoder, whole, with all that rebuilds them."""
+"""Model files out of others: one again, the mean of several, or a published network with its autoencoder, whole."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 
-from tddsr.checkpoint import write_autoencoder, write_model
+from tddsr.checkpoint import average_models, load_model, read_notes, save_model, write_autoencoder, write_model
 from tddsr.download import cache_folder, forget
 from tddsr.files import CheckpointError
 from tddsr.model import ModelConfig
 from tddsr.networks.autoencoder import VQConfig
-from tddsr.pretrained import Published, read_published
+from tddsr.pretrained import SUFFIXES, Published, read_published
 from tddsr.registry import AUTOENCODER, MODELS, fetch
 
 
 def convert(
+    sources: Sequence[str],
+    output: Path,
+    *,
+    autoencoder: Path | None = None,
+    known: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write one model again, the mean of several from one start, or one published checkpoint as a file of ours.
+
+    Args:
+        sources: names or files of models; or one published checkpoint, which its suffix tells.
+        output: a safetensors file.
+        autoencoder: see ``convert_published``, like ``known``, ``dtype`` and the errors.
+        known: only for a published checkpoint.
+        dtype: of the weights in the file.
+    """
+    first, *others = sources
+    if not others and Path(first).suffix in SUFFIXES:
+        convert_published(Path(first), output, autoencoder=autoencoder, known=known, dtype=dtype)
+    elif known or autoencoder:
+        raise CheckpointError(f"--as and --autoencoder are for one published checkpoint (.pth), not for {sources}")
+    elif others:
+        model, notes = average_models(sources)
+        save_model(model, output, dtype, notes)
+    else:
+        save_model(load_model(first), output, dtype, read_notes(first))
+
+
+def convert_published(
     source: Path,
     output: Path,
     *,
@@ -81,7 +111,7 @@ def _make(name: str, path: Path) -> None:
     file = MODELS[name].file
     source, autoencoder = fetch(file), fetch(AUTOENCODER)
     try:
-        convert(source, path, autoencoder=autoencoder, known=name)
+        convert_published(source, path, autoencoder=autoencoder, known=name)
     except CheckpointError as error:
         if file.sha256 is not None:
             raise
