@@ -13,6 +13,7 @@ from tddsr import __version__, upscaler
 from tddsr.checkpoint import load_model, read_notes, save_model
 from tddsr.cli import app, main
 from tddsr.config import recipe_names
+from tddsr.photos import find_photos
 from tddsr.tiling import plan
 from tests.conftest import photo
 from tests.test_images import png_with_size, truncated_jpeg
@@ -213,7 +214,8 @@ def test_a_slip_of_the_hand_replaces_no_picture(tmp_path, model):
     assert b.read_bytes() == before
 
 
-def test_a_name_that_is_no_text_is_enlarged_and_printed(tmp_path, model, monkeypatch):
+@pytest.mark.parametrize("command", ["upscale", "degrade"])
+def test_a_name_that_is_no_text_is_used_and_printed(tmp_path, model, monkeypatch, command):
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png")
     try:
         picture(tmp_path / "a.png").replace(odd)
@@ -221,15 +223,16 @@ def test_a_name_that_is_no_text_is_enlarged_and_printed(tmp_path, model, monkeyp
         pytest.skip("this file system takes no such names")
     out = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="strict")
     monkeypatch.setattr("sys.stdout", out)
-    monkeypatch.setattr(
-        "sys.argv", ["tddsr", "upscale", str(tmp_path), "-o", str(tmp_path / "o"), "--model", str(model)]
-    )
+    options = ["--model", str(model)] if command == "upscale" else []
+    monkeypatch.setattr("sys.argv", ["tddsr", command, str(tmp_path), "-o", str(tmp_path / "o"), *options])
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 0
     out.seek(0)
     assert "\\udce9" in out.read()
-    assert len(list((tmp_path / "o").iterdir())) == 1
+    assert len(find_photos(tmp_path / "o")) == (1 if command == "upscale" else 2)
+    halves = [*find_photos(tmp_path, (0, 0.5)), *find_photos(tmp_path, (0.5, 1))]
+    assert sorted(halves) == find_photos(tmp_path)
 
 
 def test_a_folder_that_may_not_be_looked_into_is_one_line(tmp_path, model, monkeypatch):

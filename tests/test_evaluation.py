@@ -1,5 +1,6 @@
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tddsr.evaluation.dists import DISTS
 from tddsr.evaluation.frechet import frechet_distance
 from tddsr.evaluation.metrics import luma_y, ms_ssim, psnr, ssim, to_8_bit
 from tddsr.evaluation.niqe import fit, halve, niqe
-from tddsr.evaluation.pairs import PairError, find_pictures, reordered
+from tddsr.evaluation.pairs import PairError, find_pictures
 from tddsr.evaluation.protocol import evaluate
 from tddsr.evaluation.scores import METRICS, Setting, choose, load_scores
 from tests.conftest import photo
@@ -213,8 +214,8 @@ def test_the_order_of_files_changes_nothing(pair_folders):
     scores = load_scores([METRICS["PSNR"], METRICS["SSIM"]])
     methods = {"bicubic": Method("bicubic", bicubic)}
     tables = [
-        evaluate(methods, reordered(pictures, list(names)), scores, workers=workers)
-        for names, workers in itertools.product(itertools.permutations(pictures.files), (1, 2))
+        evaluate(methods, replace(pictures, files=dict(files)), scores, workers=workers)
+        for files, workers in itertools.product(itertools.permutations(pictures.files.items()), (1, 2))
     ]
     assert all(table == tables[0] for table in tables)
     assert all(table.means() == tables[0].means() for table in tables)

@@ -138,6 +138,19 @@ def test_methods_join_those_of_earlier_runs(sets, tmp_path):
     assert [score["method"] for score in result(tmp_path / "out")["scores"]] == ["bicubic"] * 2 + ["nearest"] * 2
 
 
+def test_what_an_earlier_run_did_not_come_to_is_said_again(sets, tmp_path):
+    """Else the means of different pictures would stand side by side, without a remark."""
+    (tmp_path / "theirs").mkdir()
+    Image.fromarray(photo(80, 80)).save(tmp_path / "theirs" / "0.png")
+    out = ("--metrics", "psnr", "-o", tmp_path / "out")
+    assert run(f"theirs={tmp_path / 'theirs'}", *sets, *out).exit_code == 1
+    done = run("bicubic", *sets, *out)
+    assert done.exit_code == 1
+    assert [(f["method"], f["picture"]) for f in result(tmp_path / "out")["failures"]] == [("theirs", "1")]
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("theirs: 1: ")
+
+
 @pytest.mark.parametrize(
     "changed", [["--border", 2], ["--colour", "rgb"], ["--limit", 1], ["--crop", 40], ["--metrics", "ssim"]]
 )

@@ -39,17 +39,22 @@ def test_pictures_survive_a_round_trip(tmp_path, suffix):
 
 @pytest.mark.parametrize(("mode", "grey", "alpha"), [
     ("RGB", False, False), ("RGBA", False, True), ("L", True, False), ("LA", True, True), ("1", True, False),
-    ("P", False, False), ("CMYK", False, False), ("YCbCr", False, False), ("PA", False, True),
+    ("P", False, False), ("CMYK", False, False), ("YCbCr", False, False), ("PA", False, True), ("La", True, True),
 ])  # fmt: skip
 def test_every_mode_is_taken_apart(mode, grey, alpha):
-    image = (
-        Image.fromarray(photo()).convert("P").convert("PA") if mode == "PA" else Image.fromarray(photo()).convert(mode)
-    )
+    through = {"PA": "P", "La": "LA"}  # PIL knows no direct way to these
+    image = Image.fromarray(photo()).convert(through.get(mode, mode)).convert(mode)
     picture = images.from_pil(image)
     assert picture.grey == grey
     assert (picture.alpha is not None) == alpha
     assert picture.rgb.shape == (40, 52, 3)
-    assert np.abs(picture.rgb.astype(int) - np.asarray(image.convert("RGB"))).max() <= 1
+    shown = image.convert("LA") if mode == "La" else image
+    assert np.abs(picture.rgb.astype(int) - np.asarray(shown.convert("RGB"))).max() <= 1
+
+
+def test_16_bit_is_rounded_to_8_bit():
+    values = np.array([0, 128, 129, 65406, 65407, 65535], np.uint16)
+    assert images.to_8_bit(values).tolist() == [0, 0, 1, 254, 255, 255]
 
 
 def test_transparent_palettes_keep_their_transparency(tmp_path):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from tddsr.cli import app
 from tddsr.config import RecipeError, recipe_names
-from tddsr.evaluation import statistics
+from tddsr.evaluation import scores, statistics
 from tddsr.evaluation.recipes import load_report_recipe, measure
 from tddsr.evaluation.report import by_data_set, write_report
 from tddsr.evaluation.results import Result, ResultError, read_result, saved_pictures
@@ -482,6 +482,22 @@ def test_a_recipe_measures_what_can_be_measured_once(tmp_path, monkeypatch):
     calls.clear()
     measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
     assert [command[4] for command in calls] == ["bicubic=bicubic", "compact=compact"]
+
+    # A picture that failed is tried again, and all of them where a metric can be had that was missing.
+    content["failures"] = [{"method": "compact", "picture": "000.webp", "reason": "out of memory"}]
+    target.write_text(json.dumps(content))
+    calls.clear()
+    measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
+    assert calls[-1][4] == "compact=compact"
+    calls.clear()
+    measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
+    assert [command[4] for command in calls] == ["bicubic=bicubic"]
+    (target.parent / "journal.jsonl").touch()
+    with monkeypatch.context() as patch:
+        patch.setitem(scores.METRICS, "CLIPIQA", scores.METRICS["NIQE"])
+        measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
+    assert calls[-1][4] == "compact=compact"
+    assert not (target.parent / "journal.jsonl").exists()
 
     done = call("report", "table1", *overrides, "-o", tmp_path)
     assert done.exit_code == 0, done.stderr

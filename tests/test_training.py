@@ -129,6 +129,21 @@ def test_a_folder_of_another_recipe_is_not_gone_on_with(recipe):
         prepare(other, CPU, QUIET).run()
 
 
+def test_a_run_goes_on_with_its_photos_wherever_they_lie(recipe, photos, tmp_path):
+    """And with no others: it would say that it is done, and have learnt nothing of them."""
+    prepare(recipe, CPU, QUIET).run()
+    data = recipe.data.model_dump()
+    moved = photos.rename(tmp_path / "moved")
+    validation = {**recipe.validation.model_dump(), "folder": moved}
+    elsewhere = changed(recipe, data={**data, "train": moved}, validation=validation)
+    run = prepare(elsewhere, CPU, QUIET)
+    run.resume()
+    assert run.step == run.end
+    next(moved.iterdir()).unlink()
+    with pytest.raises(TrainingError, match="differs in: photos"):
+        prepare(elsewhere, CPU, QUIET).run()
+
+
 def test_a_damaged_checkpoint_is_said(recipe):
     recipe.out.mkdir(parents=True)
     (recipe.out / "state.pt").write_bytes(b"hi")

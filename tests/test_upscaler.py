@@ -226,7 +226,7 @@ def test_impossible_options_are_refused(upscaler, options):
     np.zeros((4, 4, 2), np.uint8), np.zeros((2, 3, 4, 4), np.uint8), np.zeros((4, 4), np.int32),
     np.full((4, 4, 3), 2.0), np.full((4, 4, 3), np.nan),
     np.zeros((0, 4, 3), np.uint8), torch.zeros(4, 4), torch.zeros(3, 4, 4, dtype=torch.int32),
-    [1, 2],
+    torch.zeros(3, 0, 4), torch.zeros(0, 3, 4, 4), [1, 2],
 ])  # fmt: skip
 def test_other_arrays_and_things_are_refused(upscaler, picture):
     with pytest.raises(ValueError, match=r"not|cannot"):

@@ -61,7 +61,12 @@ class Picture:
     @property
     def rgb_8_bit(self) -> Pixels:
         """``rgb`` as uint8."""
-        return self.rgb if self.rgb.dtype == np.uint8 else (self.rgb // 257).astype(np.uint8)
+        return to_8_bit(self.rgb)
+
+
+def to_8_bit(values: Pixels) -> Pixels:
+    """uint8 or uint16 as uint8, rounded."""
+    return values if values.dtype == np.uint8 else np.round(values / 257).astype(np.uint8)
 
 
 _LAYOUT_TAGS = {
@@ -113,7 +118,9 @@ def from_pil(image: Image.Image) -> Picture:
         if white_is_zero:  # Pillow turns 8 bit over, not 16
             values = 65535 - values
         return Picture(np.repeat(values[..., None], 3, axis=2), None, True, icc, exif)
-    grey = image.mode in ("1", "L", "LA", "La")
+    if image.mode == "La":  # grey that is multiplied with its transparency: PIL knows one way out of it
+        image = image.convert("LA")
+    grey = image.mode in ("1", "L", "LA")
     if image.mode in ("CMYK", "LAB", "YCbCr", "HSV"):
         icc = None  # the profile describes colours that are converted here
     if image.has_transparency_data:

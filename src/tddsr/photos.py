@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,11 @@ def find_photos(folder: Path, part: tuple[float, float] = ALL) -> list[Path]:
     photos = images.find(folder)
     if part == ALL:
         return photos
-    shuffled = sorted(photos, key=lambda photo: hashlib.sha256(photo.relative_to(folder).as_posix().encode()).digest())
+
+    def chance(photo: Path) -> bytes:
+        return hashlib.sha256(os.fsencode(photo.relative_to(folder).as_posix())).digest()
+
+    shuffled = sorted(photos, key=chance)
     start, stop = (round(share * len(photos)) for share in part)
     if start == stop:
         raise ImageError(f"{folder} holds {len(photos)} photos, none of them in the part from {part[0]} to {part[1]}")

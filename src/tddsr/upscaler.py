@@ -344,7 +344,7 @@ def _to_dtype(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
 
 def _like_tensor(tensor: Tensor, enlarge: Callable[[Pixels], Pixels]) -> Tensor:
     """Enlarge (C,H,W) or (B,C,H,W); the result has the same type and device."""
-    if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 3, 4):
+    if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 3, 4) or 0 in tensor.shape:
         raise ValueError(f"a tensor must be (C,H,W) or (B,C,H,W) with 1, 3 or 4 channels, not {tuple(tensor.shape)}")
     if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
         raise ValueError(f"a tensor must be uint8 or floating point in [0,1], not {tensor.dtype}")

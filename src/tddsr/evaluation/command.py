@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tddsr.evaluation.baselines import Method
@@ -53,10 +53,24 @@ def score(
                 memory=journal, save=output / PICTURES if save else None, workers=workers, progress=progress,
             ).failures  # fmt: skip
         finally:
-            # With the methods of earlier runs into the same folder.
+            # With the methods of earlier runs into the same folder, and what those did not come to.
+            failures += _left_out(journal, methods, pictures, failures)
             table = collect(journal, journal.methods, pictures, scores, failures)
             write_result(output, table, protocol, pictures, scores, journal.methods)
     return table
+
+
+def _left_out(
+    journal: Journal, methods: Mapping[str, Method], pictures: PictureSet, failures: Sequence[Failure]
+) -> list[Failure]:
+    unusable = pictures.problems.keys() | {failure.picture for failure in failures if failure.method is None}
+    reason = "has no score from an earlier run: name the method again to try it again"
+    return [
+        Failure(name, picture, reason)
+        for name in journal.methods.keys() - methods.keys()
+        for picture in pictures.files.keys() - unusable
+        if (name, picture, 0) not in journal.rows
+    ]
 
 
 def problems(table: Table, scores: Scores) -> Iterator[str]:

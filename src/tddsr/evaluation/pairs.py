@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -168,8 +168,3 @@ def find_pictures(
         names = true.keys() | small.keys()
     files = {name: (true.get(name), small.get(name)) for name in sorted(names)[:limit]}
     return PictureSet(hr, lr, preset, seed, crop, part, side, files, dict(sorted(problems.items())))
-
-
-def reordered(pictures: PictureSet, names: list[str]) -> PictureSet:
-    """The same pictures in another order."""
-    return replace(pictures, files={name: pictures.files[name] for name in names})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -20,6 +21,7 @@ from tddsr.degradation import Preset
 from tddsr.download import cache_folder
 from tddsr.evaluation.baselines import check_name
 from tddsr.evaluation.results import Better, ResultError, read_result
+from tddsr.evaluation.scores import METRICS, Setting, load_scores
 from tddsr.evaluation.tables import Absent, Column, Group, Measured, Quoted, Source
 from tddsr.files import content_hash
 from tddsr.registry import AUTOENCODER, MODELS, UNPUBLISHED
@@ -212,7 +214,9 @@ def _measure_row(
     # What moves the scores is in the folder's name: where it changes, nothing old is taken for new.
     stamp = [options, *content, content_hash(Path(NAMED_MODELS.get(_model_of(method), _model_of(method))))]
     target = folder / f"{_slug(label)}-{hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:8]}"
-    if not _is_done(target, label):
+    if _gained_metric(target, recipe.features):
+        shutil.rmtree(target)  # a folder of `tddsr eval` keeps the metrics that it began with
+    if not _is_done(target, label, despite_failures=False):
         tell(f"measuring {label} on {data.hr or data.lr} ...")
         command = [sys.executable, "-m", "tddsr", "eval", *options, "-o", str(target)]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -222,14 +226,26 @@ def _measure_row(
     return Source.read(target)
 
 
-def _is_done(folder: Path, label: str) -> bool:
-    """Whether ``folder`` holds every picture's scores or failures; `tddsr eval` goes on from part of them."""
+def _gained_metric(folder: Path, features: Path | None) -> bool:
+    """Whether a metric was missing when ``folder`` was measured, and can be had now."""
+    try:
+        metrics = read_result(folder).metrics
+    except ResultError:
+        return False
+    missing = [METRICS[name] for name, metric in metrics.items() if metric.missing is not None and name in METRICS]
+    return bool(load_scores(missing, Setting(features=features)).loaded)
+
+
+def _is_done(folder: Path, label: str, despite_failures: bool = True) -> bool:
+    """Whether ``folder`` holds every picture's scores, or failures; `tddsr eval` goes on from part of them."""
     try:
         result = read_result(folder)
     except ResultError:
         return False
     seeds = Counter(score.picture for score in result.scores if score.method == label)
     failed = {failure.picture for failure in result.failures}
+    if failed and not despite_failures:
+        return False
     missing = result.dataset.pictures - len(seeds.keys() | failed)
     return label in result.methods and missing <= 0 and len({seeds[name] for name in seeds if name not in failed}) <= 1
 

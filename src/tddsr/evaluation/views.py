@@ -171,13 +171,10 @@ def layers_of_files(paths: Sequence[Path], names: Sequence[str]) -> list[Layer]:
             raise ImageError(
                 f"{path} is {w}x{h}, no whole fraction of {width}x{height}, the largest one: crop or resize it"
             )
-        shown = images.to_pil(replace(picture, rgb=picture.rgb_8_bit, alpha=_alpha_8_bit(picture.alpha), exif=None))
+        alpha = None if picture.alpha is None else images.to_8_bit(picture.alpha)
+        shown = images.to_pil(replace(picture, rgb=picture.rgb_8_bit, alpha=alpha, exif=None))
         layers.append(Layer(name, shown if shown.mode in ("RGB", "RGBA") else _in_colour(shown), w < width))
     return layers
-
-
-def _alpha_8_bit(alpha: images.Pixels | None) -> images.Pixels | None:
-    return alpha if alpha is None or alpha.dtype == np.uint8 else (alpha // 257).astype(np.uint8)
 
 
 def _in_colour(image: Image.Image) -> Image.Image:

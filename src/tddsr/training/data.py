@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 
 import torch
@@ -36,6 +38,9 @@ class Patches(Dataset[Tensor]):
             width, height = reduced_size(images.header_size(photo), config.side)
             if min(height, width) < config.patch:
                 raise DataError(f"{photo} is {width}x{height}, smaller than data.patch={config.patch}")
+        listing = [f"{photo.relative_to(config.train)} {photo.stat().st_size}" for photo in self.photos]
+        self.digest = hashlib.sha256(os.fsencode("\n".join(listing))).hexdigest()
+        """Of the photos' names and sizes in bytes, wherever their folder lies."""
         self._room = cache // max(1, config.workers)
         self._decoded: dict[int, Tensor] = {}
 

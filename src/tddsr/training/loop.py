@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard import SummaryWriter
 
 from tddsr import rng
 from tddsr.checkpoint import save_model, source_of
@@ -221,7 +222,9 @@ class Run:
             mode="json", exclude=free, exclude_defaults=True
         )
         # With kept targets, all go through 16 bit.
-        return json.dumps({**fixed, "origin": self.task.origin, "kept_targets": self.recipe.targets is not None})
+        kept_targets = self.recipe.targets is not None
+        beside = {"origin": self.task.origin, "photos": self.patches.digest, "kept_targets": kept_targets}
+        return json.dumps({**fixed, **beside})
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
@@ -314,8 +317,6 @@ class Run:
 
     def run(self) -> None:
         """Train from where the folder is to the recipe's last step."""
-        from torch.utils.tensorboard import SummaryWriter
-
         recipe = self.recipe
         self.folder.mkdir(parents=True, exist_ok=True)
         self.resume()
