@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -21,7 +22,7 @@ from tddsr.degradation import Preset
 from tddsr.download import cache_folder
 from tddsr.evaluation.baselines import check_name
 from tddsr.evaluation.results import Better, ResultError, read_result
-from tddsr.evaluation.scores import METRICS, Setting, load_scores
+from tddsr.evaluation.scores import METRICS, Setting
 from tddsr.evaluation.tables import Absent, Column, Group, Measured, Quoted, Source
 from tddsr.files import content_hash
 from tddsr.registry import AUTOENCODER, MODELS, UNPUBLISHED
@@ -130,6 +131,11 @@ def measure(recipe: ReportRecipe, folder: Path, tell: Callable[[str], None] = la
         folder: of the report.
         tell: called with a line before something is measured.
     """
+
+    @functools.cache
+    def at_hand(metric: str) -> bool:
+        return metric in METRICS and not isinstance(METRICS[metric].try_load(Setting(features=recipe.features)), str)
+
     columns = [Column(name, entry.metric or name, entry.better) for name, entry in recipe.columns.items()]
     groups = []
     for name, data in recipe.data.items():
@@ -142,7 +148,7 @@ def measure(recipe: ReportRecipe, folder: Path, tell: Callable[[str], None] = la
             if method is not None:
                 missing = missing_data or _method_missing(label, method)
                 place = folder / "results" / _slug(name)
-                found = missing or _measure_row(recipe, data, content, label, method, place, tell)
+                found = missing or _measure_row(recipe, data, content, label, method, place, at_hand, tell)
                 if isinstance(found, str):
                     reason = found
                 else:
@@ -197,9 +203,13 @@ def _measure_row(
     label: str,
     method: str,
     folder: Path,
+    at_hand: Callable[[str], bool],
     tell: Callable[[str], None],
 ) -> Source | str:
-    """The result of one row, new or from before; or why there is none. ``content``: of its pictures and features."""
+    """The result of one row, new or from before; or why there is none.
+
+    ``content``: of its pictures and features. ``at_hand``: whether a metric can be had.
+    """
     options = [f"{label}={method}", "--seeds", str(recipe.seeds), "--save"]
     options += ["--metrics", ",".join(entry.metric or name for name, entry in recipe.columns.items())]
     options += ["--preset", data.preset, "--seed", str(data.seed), "--device", recipe.device]
@@ -214,7 +224,7 @@ def _measure_row(
     # What moves the scores is in the folder's name: where it changes, nothing old is taken for new.
     stamp = [options, *content, content_hash(Path(NAMED_MODELS.get(_model_of(method), _model_of(method))))]
     target = folder / f"{_slug(label)}-{hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:8]}"
-    if _gained_metric(target, recipe.features):
+    if any(at_hand(metric) for metric in _missing_metrics(target)):
         shutil.rmtree(target)  # a folder of `tddsr eval` keeps the metrics that it began with
     if not _is_done(target, label, despite_failures=False):
         tell(f"measuring {label} on {data.hr or data.lr} ...")
@@ -226,14 +236,12 @@ def _measure_row(
     return Source.read(target)
 
 
-def _gained_metric(folder: Path, features: Path | None) -> bool:
-    """Whether a metric was missing when ``folder`` was measured, and can be had now."""
+def _missing_metrics(folder: Path) -> list[str]:
+    """Those that could not be had when ``folder`` was measured."""
     try:
-        metrics = read_result(folder).metrics
+        return [name for name, metric in read_result(folder).metrics.items() if metric.missing is not None]
     except ResultError:
-        return False
-    missing = [METRICS[name] for name, metric in metrics.items() if metric.missing is not None and name in METRICS]
-    return bool(load_scores(missing, Setting(features=features)).loaded)
+        return []
 
 
 def _is_done(folder: Path, label: str, despite_failures: bool = True) -> bool:
