@@ -265,26 +265,51 @@ def test_the_light_preset_keeps_what_the_others_lose():
     assert far("light").mean() < 0.7 * far("resshift").mean()
 
 
-def test_a_mixed_batch_has_its_share_of_light_samples():
-    hr, heavy, light = picture(96, 96).expand(8, -1, -1, -1), Degradation(), Degradation.preset("light")
+def test_the_soft_preset_blurs_more_than_resshift_and_is_quiet():
+    hr = torch.cat([picture(128, 128, seed=i) for i in range(32)])
+    flat = torch.full_like(hr, 0.5)
+
+    def noise(name: Preset) -> torch.Tensor:
+        return (degrade(flat, Degradation.preset(name), rng.generator(0)) - 0.5).abs().mean()
+
+    def detail(name: Preset) -> torch.Tensor:
+        """What is left of a fine stripe of period 16 (four lr pixels), at its own phase: noise is not part of it."""
+        wave = torch.cos(torch.arange(128) * (2 * torch.pi / 16)).expand(32, 3, 128, 128)
+        lr = degrade(0.5 + 0.25 * wave, Degradation.preset(name), rng.generator(0))
+        return (lr * wave.unfold(3, 4, 4).mean(-1)[:, :, ::4]).mean()
+
+    assert noise("soft") < 0.5 * noise("resshift")
+    assert detail("soft") < detail("resshift") < 0.9 * detail("light")
+
+
+def test_a_mixed_batch_has_its_share_of_each_kind():
+    hr, heavy = picture(96, 96).expand(8, -1, -1, -1), Degradation()
+    none: dict[Preset, float] = {"light": 0, "soft": 0}
     for found, expected in zip(
-        degrade_mixed(hr, heavy, 0.0, rng.generator(3)), degrade_pair(hr, heavy, rng.generator(3)), strict=True
+        degrade_mixed(hr, heavy, none, rng.generator(3)), degrade_pair(hr, heavy, rng.generator(3)), strict=True
     ):
         assert torch.equal(found, expected)
 
+    shares: dict[Preset, float] = {"light": 0.25, "soft": 0.4}
     counts = []
     for seed in range(40):
-        target, lr = degrade_mixed(hr, heavy, 0.25, rng.generator(seed))
+        target, lr = degrade_mixed(hr, heavy, shares, rng.generator(seed))
         generator = rng.generator(seed)
-        count = int((torch.rand(8, generator=generator) < 0.25).sum())
-        parts = [(light, hr[:count]), (heavy, hr[count:])]
+        drawn = torch.rand(8, generator=generator)
+        light, soft = int((drawn < 0.25).sum()), int(((drawn >= 0.25) & (drawn < 0.65)).sum())
+        parts = [
+            (Degradation.preset("light"), hr[:light]),
+            (Degradation.preset("soft"), hr[light : light + soft]),
+            (heavy, hr[light + soft :]),
+        ]
         expected = torch.cat([degrade(part, kind, generator) for kind, part in parts if len(part)])
         assert torch.equal(lr, expected)
         assert torch.equal(target, hr)
-        counts.append(count)
-    assert sum(counts) / 320 == pytest.approx(0.25, abs=0.07)
+        counts.append((light, soft))
+    assert sum(light for light, _ in counts) / 320 == pytest.approx(0.25, abs=0.07)
+    assert sum(soft for _, soft in counts) / 320 == pytest.approx(0.4, abs=0.08)
 
-    sharpened, _ = degrade_mixed(hr, Degradation.preset("realesrgan"), 0.25, rng.generator(1))
+    sharpened, _ = degrade_mixed(hr, Degradation.preset("realesrgan"), {"light": 0.25}, rng.generator(1))
     kept = int((sharpened == hr).flatten(1).all(dim=1).sum())
     assert 0 < kept < 8
     assert torch.equal(sharpened[:kept], hr[:kept])  # a light sample's own truth, not a sharpened one

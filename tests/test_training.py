@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from rich.console import Console
 from safetensors.torch import load_file
 
@@ -241,16 +242,26 @@ def test_a_student_is_no_teacher(distill, student, tmp_path):
         prepare(distill, CPU, QUIET)
 
 
-def test_a_share_of_the_validation_is_degraded_lightly(recipe):
-    def lrs(light):
-        validation = {**recipe.validation.model_dump(), "count": 6, "light": light}
+def test_a_share_of_the_validation_is_degraded_less(recipe):
+    def lrs(light, soft):
+        validation = {**recipe.validation.model_dump(), "count": 6, "light": light, "soft": soft}
         return [lr for _, lr in prepare(changed(recipe, validation=validation), CPU, QUIET).validator.pairs]
 
-    bad, half, good = (lrs(light) for light in (0, 0.5, 1))
-    assert len(half) == 6
-    for index, lr in enumerate(half):
-        assert torch.equal(lr, good[index] if index % 2 else bad[index])
-        assert not torch.equal(bad[index], good[index])
+    kinds = {"bad": lrs(0, 0), "light": lrs(1, 0), "soft": lrs(0, 1)}
+    for (light, soft), expected in (
+        ((0.5, 0), ["bad", "light"] * 3),
+        ((0.5, 0.5), ["light", "soft"] * 3),
+        ((1 / 3, 1 / 3), ["bad", "light", "soft"] * 2),
+    ):
+        for index, (lr, kind) in enumerate(zip(lrs(light, soft), expected, strict=True)):
+            found = [name for name, pictures in kinds.items() if torch.equal(lr, pictures[index])]
+            assert found == [kind], f"picture {index} of light {light} and soft {soft}"
+
+
+@pytest.mark.parametrize("section", ["data", "validation"])
+def test_shares_are_no_more_than_all(recipe, section):
+    with pytest.raises(ValidationError, match="more than all"):
+        changed(recipe, **{section: {**getattr(recipe, section).model_dump(), "light": 0.6, "soft": 0.6}})
 
 
 def test_another_judge_chooses_anew(recipe):

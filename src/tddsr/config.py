@@ -31,14 +31,28 @@ class _Section(BaseModel):
 Part = Annotated[tuple[float, float], AfterValidator(check_part)]
 
 
-class DataConfig(_Section):
+class _Mix(_Section):
+    """Shares of pictures that are degraded less than the others: small pictures can be good ones."""
+
+    light: float = Field(0.0, ge=0, le=1, description="share that is degraded only lightly")
+    soft: float = Field(0.0, ge=0, le=1, description="share that is blurred, but neither noisy nor blocky")
+
+    @property
+    def shares(self) -> dict[Preset, float]:
+        return {"light": self.light, "soft": self.soft}
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> _Mix:
+        if self.light + self.soft > 1:
+            raise ValueError(f"light={self.light} and soft={self.soft} are more than all: lower one of them")
+        return self
+
+
+class DataConfig(_Mix):
     """Where the hr photos lie and how patches are cut from them."""
 
     train: Path = Path("data/train")
     degradation: Preset = "resshift"
-    light: float = Field(
-        0.0, ge=0, lt=1, description="share of patches that are degraded only lightly: small pictures can be good ones"
-    )
     part: Part = Field((0.0, 1.0), description="which part of the photos, in an order that only their names decide")
     side: int | None = Field(None, ge=40, description="reduce photos so that their shorter side is this; unset: as is")
     patch: int = Field(128, ge=40, description="side of an hr patch")
@@ -127,7 +141,7 @@ class AdversaryConfig(_Section):
         return self
 
 
-class ValidationConfig(_Section):
+class ValidationConfig(_Mix):
     """Scores on held-out photos, degraded with a fixed seed."""
 
     folder: Path = Path("data/val")
@@ -137,7 +151,6 @@ class ValidationConfig(_Section):
     count: int = Field(40, ge=1, description="at most so many pictures")
     crop: int = Field(256, ge=32, description="side of the central hr crop")
     seed: int = 0
-    light: float = Field(0.0, ge=0, le=1, description="share of the pictures that are degraded lightly, see data.light")
     lpips: tuple[FeatureName, ...] = Field(("vgg16", "alexnet"), min_length=1, description="the first one chooses")
 
 

@@ -7,7 +7,7 @@ Two stages of blur, resize, noise and JPEG; then the final size with a sinc filt
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -20,7 +20,7 @@ from tddsr.degradation.noise import gaussian_noise, poisson_noise
 from tddsr.degradation.resize import MODES, resize
 
 Range = tuple[float, float]
-Preset = Literal["resshift", "realesrgan", "light"]
+Preset = Literal["resshift", "realesrgan", "light", "soft"]
 
 
 class Stage(BaseModel):
@@ -58,7 +58,7 @@ _SECOND = {
 
 
 class Degradation(BaseModel):
-    """All settings of the pipeline; ``preset`` gives the published ones and a light one."""
+    """All settings of the pipeline; ``preset`` gives the published ones and two milder ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -77,6 +77,7 @@ class Degradation(BaseModel):
         """``resshift``: ResShift's and SinSR's settings, the paper's; ``realesrgan``: the original ones.
 
         ``light``: one blur, hardly any noise and fine JPEG, as of a good camera or of a picture that was only reduced.
+        ``soft``: ResShift's resizes, more blur, hardly any noise and fine JPEG: out of focus, or enlarged before.
         """
         if name == "resshift":
             return cls()
@@ -86,6 +87,14 @@ class Degradation(BaseModel):
                 first_jpeg_quality=(90, 100),
                 second=Stage(**_SECOND, probability=0),
                 final_sinc_probability=0.5,
+                final_jpeg_quality=(80, 100),
+            )
+        if name == "soft":
+            quiet = {"gaussian_probability": 1, "gaussian_sigma": (0, 4)}
+            return cls(
+                first=Stage(kernel_sizes=(7, 21), sigma=(0.2, 4.0), **quiet),
+                first_jpeg_quality=(85, 100),
+                second=Stage(**(_SECOND | quiet), probability=0.5, kernel_sizes=(3, 13)),
                 final_jpeg_quality=(80, 100),
             )
         second = Stage(**_SECOND, kernel_sizes=(7, 21))
@@ -188,10 +197,17 @@ def degrade_pair(hr: Tensor, settings: Degradation, generator: torch.Generator) 
     return target, degrade(target, settings, generator)
 
 
-def degrade_mixed(hr: Tensor, settings: Degradation, light: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """As ``degrade_pair``, but each sample has the chance ``light`` of the light preset; those come first."""
-    count = int((torch.rand(len(hr), generator=generator) < light).sum()) if light else 0
-    parts = ((Degradation.preset("light"), hr[:count]), (settings, hr[count:]))
+def degrade_mixed(
+    hr: Tensor, settings: Degradation, shares: Mapping[Preset, float], generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """As ``degrade_pair``, but each sample has the chance ``shares[name]`` of the preset ``name``; those come first."""
+    drawn = torch.rand(len(hr), generator=generator) if any(shares.values()) else torch.ones(len(hr))
+    parts, start, bound = [], 0, 0.0
+    for name, share in shares.items():
+        count = int(((bound <= drawn) & (drawn < bound + share)).sum())
+        parts.append((Degradation.preset(name), hr[start : start + count]))
+        start, bound = start + count, bound + share
+    parts.append((settings, hr[start:]))
     targets, lrs = zip(*(degrade_pair(part, kind, generator) for kind, part in parts if len(part)), strict=True)
     return torch.cat(targets), torch.cat(lrs)
 

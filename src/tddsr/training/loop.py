@@ -266,7 +266,7 @@ class Run:
         """Batch ``number``, made of its patches; what its step draws belongs to ``draw``."""
         hr = patches.to(self.device).float() / 255
         generator = rng.generator(self.recipe.seed, _DEGRADATION, number)
-        hr, lr = degrade_mixed(hr, self.degradation, self.recipe.data.light, generator)
+        hr, lr = degrade_mixed(hr, self.degradation, self.recipe.data.shares, generator)
         return Batch(hr * 2 - 1, lr * 2 - 1, number, rng.generator(self.recipe.seed, _STEP, draw))
 
     def _train_step(self, batches: Iterator[Tensor]) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +34,9 @@ class Validator:
         self.device = device
         self.lpips = {name: LPIPS(name, features).to(device) for name in config.lpips}
         self.pairs: list[tuple[Tensor, Tensor]] = []
+        kinds = [degradation, *(Degradation.preset(name) for name in config.shares)]
+        shares = [1 - sum(config.shares.values()), *config.shares.values()]
+        owed = [0.0 for _ in kinds]
         for path in find_photos(config.folder, config.part)[: config.count]:
             photo = read_photo(path, config.side)
             height, width = photo.shape[:2]
@@ -42,11 +44,12 @@ class Validator:
             if min(height, width) < side:
                 raise DataError(f"{path} is {width}x{height}, smaller than validation.crop={side}")
             crop = centre(photo, side)
-            # The light ones lie evenly among the others.
-            turn = math.floor((len(self.pairs) + 1) * config.light) > math.floor(len(self.pairs) * config.light)
-            kind = Degradation.preset("light") if turn else degradation
+            # Each kind lies evenly among the others: the one that most is owed to comes next.
+            owed = [debt + share for debt, share in zip(owed, shares, strict=True)]
+            turn = max(range(len(kinds)), key=lambda index: round(owed[index], 6))
+            owed[turn] -= 1
             name = path.relative_to(config.folder).with_suffix("").as_posix()
-            truth, small = degrade_pixels(crop, kind, name, config.seed)
+            truth, small = degrade_pixels(crop, kinds[turn], name, config.seed)
             self.pairs.append((to_tensor(truth), to_tensor(small)))
 
     @torch.no_grad()
