@@ -249,6 +249,18 @@ def test_the_presets_have_the_published_numbers():
     assert original.second.resize_range == ours.second.resize_range
 
 
+def test_the_mild_preset_has_the_numbers_of_the_published_test_pictures():
+    """ResShift's configs/degradation_testing_realesrgan.yaml, as its code reads it (sizes below blur_kernel_size)."""
+    mild = Degradation.preset("mild")
+    assert mild.first.model_dump() == Stage().model_dump() | {
+        "kernel_sizes": (3, 11), "family_weights": (0.6, 0.4, 0, 0, 0, 0), "sigma": (0.2, 0.8),
+        "resize_range": (0.5, 1.5), "gaussian_sigma": (1, 15), "poisson_scale": (0.05, 0.3),
+    }  # fmt: skip
+    assert mild.second.probability == 0
+    assert (mild.final_sinc_probability, mild.final_sinc_sizes) == (0.2, (3, 5))
+    assert [*mild.first_jpeg_quality, *mild.final_jpeg_quality] == [70, 95, 80, 100]
+
+
 def test_the_light_preset_keeps_what_the_others_lose():
     hr = torch.cat([picture(seed=i) for i in range(16)])
 
@@ -263,6 +275,7 @@ def test_the_light_preset_keeps_what_the_others_lose():
 
     assert flat_noise("light").max() < flat_noise("resshift").median()
     assert far("light").mean() < 0.7 * far("resshift").mean()
+    assert far("mild").mean() < 0.7 * far("resshift").mean()
 
 
 def test_the_soft_preset_blurs_more_than_resshift_and_is_quiet():

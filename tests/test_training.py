@@ -243,25 +243,26 @@ def test_a_student_is_no_teacher(distill, student, tmp_path):
 
 
 def test_a_share_of_the_validation_is_degraded_less(recipe):
-    def lrs(light, soft):
-        validation = {**recipe.validation.model_dump(), "count": 6, "light": light, "soft": soft}
+    def lrs(light, soft, mild=0.0):
+        validation = {**recipe.validation.model_dump(), "count": 6, "light": light, "soft": soft, "mild": mild}
         return [lr for _, lr in prepare(changed(recipe, validation=validation), CPU, QUIET).validator.pairs]
 
-    kinds = {"bad": lrs(0, 0), "light": lrs(1, 0), "soft": lrs(0, 1)}
-    for (light, soft), expected in (
+    kinds = {"bad": lrs(0, 0), "light": lrs(1, 0), "soft": lrs(0, 1), "mild": lrs(0, 0, 1)}
+    for shares, expected in (
         ((0.5, 0), ["bad", "light"] * 3),
         ((0.5, 0.5), ["light", "soft"] * 3),
         ((1 / 3, 1 / 3), ["bad", "light", "soft"] * 2),
+        ((1 / 3, 0, 1 / 3), ["bad", "light", "mild"] * 2),
     ):
-        for index, (lr, kind) in enumerate(zip(lrs(light, soft), expected, strict=True)):
+        for index, (lr, kind) in enumerate(zip(lrs(*shares), expected, strict=True)):
             found = [name for name, pictures in kinds.items() if torch.equal(lr, pictures[index])]
-            assert found == [kind], f"picture {index} of light {light} and soft {soft}"
+            assert found == [kind], f"picture {index} of light, soft, mild {shares}"
 
 
 @pytest.mark.parametrize("section", ["data", "validation"])
 def test_shares_are_no_more_than_all(recipe, section):
     with pytest.raises(ValidationError, match="more than all"):
-        changed(recipe, **{section: {**getattr(recipe, section).model_dump(), "light": 0.6, "soft": 0.6}})
+        changed(recipe, **{section: {**getattr(recipe, section).model_dump(), "light": 0.4, "soft": 0.4, "mild": 0.4}})
 
 
 def test_another_judge_chooses_anew(recipe):

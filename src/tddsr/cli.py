@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace outputs that exist")]
-Preset = Literal["resshift", "realesrgan", "light", "soft"]
+Preset = Literal["resshift", "realesrgan", "mild", "light", "soft"]
 
 
 def _version(asked: bool) -> None:

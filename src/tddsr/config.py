@@ -37,14 +37,17 @@ class _Mix(_Section):
     light: float = Field(0.0, ge=0, le=1, description="share that is degraded only lightly")
     soft: float = Field(0.0, ge=0, le=1, description="share that is blurred, but neither noisy nor blocky")
 
+    mild: float = Field(0.0, ge=0, le=1, description="share that is degraded as ResShift's test pictures")
+
     @property
     def shares(self) -> dict[Preset, float]:
-        return {"light": self.light, "soft": self.soft}
+        return {"light": self.light, "soft": self.soft, "mild": self.mild}
 
     @model_validator(mode="after")
     def _check_shares(self) -> _Mix:
-        if self.light + self.soft > 1:
-            raise ValueError(f"light={self.light} and soft={self.soft} are more than all: lower one of them")
+        if sum(self.shares.values()) > 1:
+            shares = ", ".join(f"{name}={share}" for name, share in self.shares.items())
+            raise ValueError(f"{shares} are more than all: lower one of them")
         return self
 
 
