@@ -331,6 +331,17 @@ def test_the_command_line_knows_every_preset():
     assert get_args(CliPreset) == get_args(Preset)
 
 
+def test_a_choice_has_its_weights_and_is_the_same_on_every_processor():
+    weights = (0.2, 0.0, 0.7, 0.1, 0.0)
+    chosen = pipeline._Dice(20000, torch.Generator().manual_seed(7)).choice(weights)
+    shares = chosen.bincount(minlength=5) / len(chosen)
+    torch.testing.assert_close(shares, torch.tensor(weights), atol=0.01, rtol=0)
+    assert not shares[[1, 4]].any()
+    # The reference is the Mersenne twister of another library.
+    drawn = (np.random.RandomState(7).randint(2**32, size=len(chosen), dtype=np.uint32) % 2**24) / 2**24
+    assert chosen.tolist() == np.digitize(drawn, np.cumsum(weights)).tolist()
+
+
 def test_what_is_drawn_is_what_the_settings_say(monkeypatch):
     """Frequencies and ranges of the parameters themselves, seen where they are used, over a few thousand samples."""
     seen: dict[str, list[list[torch.Tensor]]] = {}

@@ -131,7 +131,10 @@ class _Dice:
         return torch.rand(self.batch, generator=self.generator) < probability
 
     def choice(self, weights: tuple[float, ...]) -> Tensor:
-        return torch.multinomial(torch.tensor(weights), self.batch, replacement=True, generator=self.generator)
+        # torch.multinomial, asked for a single sample, draws other ones on Intel's processors from the same seed.
+        cumulated = torch.tensor(weights, dtype=torch.float64).cumsum(0)
+        drawn = torch.rand(self.batch, generator=self.generator).double()
+        return torch.searchsorted(cumulated, drawn * cumulated[-1], right=True)
 
     def odd(self, low: int, high: int) -> Tensor:
         return low + 2 * torch.randint((high - low) // 2 + 1, (self.batch,), generator=self.generator)
