@@ -179,17 +179,14 @@ def test_what_is_not_finite_stops_with_step_and_checkpoint(recipe, monkeypatch, 
     assert torch.load(recipe.out / "state.pt", weights_only=True)["step"] == 2
 
 
-def test_training_lowers_the_loss(recipe, tmp_path):
-    """On one patch, over and over, a network must come close to it."""
+def test_training_lowers_the_loss(recipe):
+    """On one batch, always with the same damage and noise, a network must come close to the truth."""
     optim = {**recipe.optim.model_dump(), "rate": 3e-3, "warmup": 0, "schedule": "constant"}
     settings = changed(recipe, loss={"truth": 1.0}, optim=optim, steps=100)
     run = prepare(settings, CPU, QUIET)
     patches = run.patches[0]
-    losses = []
-    for _ in range(60):
-        losses.append(run._train_step(iter([patches]))["loss"])
-        run.step += 1
-    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    losses = [run._train_step(iter([patches]))["loss"] for _ in range(40)]  # run.step, which all is drawn from, stays
+    assert losses[-1] < 0.3 * losses[0]
 
 
 def test_a_student_starts_as_its_teacher_and_comes_closer_to_its_samples(distill, teacher):
