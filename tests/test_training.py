@@ -438,6 +438,20 @@ def test_drift_is_what_every_latent_pixel_repeats():
         torch.testing.assert_close(term, expected, atol=1e-6, rtol=1e-5)
 
 
+def test_weave_is_what_every_pixel_of_the_coarsest_map_repeats():
+    loss = PictureLoss(LossConfig(weave=2.0), load_recipe("compact-distill"), CPU)
+    model, hr = small_model(), torch.rand(2, 3, 128, 128)
+    truth, block = model.space.encode(hr), torch.randn(1, 48, model.multiple, model.multiple)
+    count = 32 // model.multiple
+    by_turns = torch.cat((block, -block), dim=-1)
+    for error, expected in (
+        (block.tile(1, 1, count, count), 2 * block.abs().mean()),
+        (by_turns.tile(1, 1, count, count // 2), torch.tensor(0.0)),
+    ):
+        (term,) = loss(model, truth + error, hr, torch.Generator()).values()
+        torch.testing.assert_close(term, expected, atol=1e-6, rtol=1e-5)
+
+
 def test_zoom_shows_the_same_window_of_both_pictures_enlarged():
     ramp = torch.linspace(0, 1, 64) + 10 * torch.linspace(0, 1, 48)[:, None].expand(1, 3, 48, 64)
     generator = torch.Generator().manual_seed(0)

@@ -91,6 +91,9 @@ class LossConfig(_Section):
     drift: float = Field(
         0.0, ge=0, description="local mean error of each latent channel: tints, patterns that repeat with its pixels"
     )
+    weave: float = Field(
+        0.0, ge=0, description="the same for patterns that repeat with the pixels of the network's coarsest map"
+    )
     lpips: float = Field(0.0, ge=0, description="LPIPS of the decoded x_0 to hr")
     lpips_network: FeatureName = "alexnet"
     features: float = Field(0.0, ge=0, description="unweighted feature distance of the decoded x_0 to hr")

@@ -16,7 +16,16 @@ from tddsr.networks.features import LPIPS, FeatureDistance, load_features
 from tddsr.training.loop import Batch, Player, Task
 
 _NEIGHBOURS = 8
-"""latent pixels, per side, over which ``drift`` takes its means"""
+"""latent pixels, or blocks of them, per side, over which ``drift`` and ``weave`` take their means"""
+
+
+def local_means(error: Tensor) -> Tensor:
+    """Means of (B,C,H,W) over windows that overlap by half.
+
+    What every place repeats stays in them; what changes from one to the next does not.
+    """
+    side = min(_NEIGHBOURS, *error.shape[-2:])
+    return F.avg_pool2d(error, side, stride=max(1, side // 2))
 
 
 def zoomed(pictures: Sequence[Tensor], most: float, generator: torch.Generator) -> list[Tensor]:
@@ -60,16 +69,19 @@ class PictureLoss:
     ) -> dict[str, Tensor]:
         """Weighted terms of the latent estimate ``x_0``, decoded in ``picture`` if it is, against ``hr`` in [-1,1]."""
         terms = {}
-        if self.config.truth or self.config.drift:
+        if self.config.truth or self.config.drift or self.config.weave:
             with torch.no_grad():
                 truth = model.space.encode(hr)
+            error = x_0.float() - truth
         if self.config.truth:
             distance = F.l1_loss if self.config.truth_norm == "l1" else F.mse_loss
             terms["truth"] = self.config.truth * distance(x_0.float(), truth)
         if self.config.drift:
-            # An error that every latent pixel repeats stays in the mean; one that changes from pixel to pixel does not.
-            error = F.avg_pool2d(x_0.float() - truth, _NEIGHBOURS, stride=_NEIGHBOURS // 2)
-            terms["drift"] = self.config.drift * error.abs().mean()
+            terms["drift"] = self.config.drift * local_means(error).abs().mean()
+        if self.config.weave:
+            # A pixel of the coarsest map stands for a block of latent pixels, and may leave a pattern in each.
+            blocks = F.pixel_unshuffle(error, model.multiple)
+            terms["weave"] = self.config.weave * local_means(blocks).abs().mean()
         if self.perceptual:
             # AlexNet looks at every fourth pixel, and a latent pixel is four wide: always at the same place, it would
             # not see a pattern of that period. So both pictures lose a random few of their first rows and columns.
