@@ -17,9 +17,12 @@ from tddsr.model import multiply_adds_per_lr_pixel
 PHOTO = Path(__file__).parents[1] / "examples" / "coffee.jpg"
 
 
-@pytest.fixture(scope="module")
-def upscaler() -> Upscaler:
-    return Upscaler.load(device="cpu")
+SMALL = {"encoder_blocks": (1, 2), "middle_blocks": 4, "decoder_blocks": (2, 2)}
+
+
+@pytest.fixture(scope="module", params=["compact", "compact-small"])
+def upscaler(request: pytest.FixtureRequest) -> Upscaler:
+    return Upscaler.load(request.param, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +30,19 @@ def whole(upscaler: Upscaler) -> np.ndarray:
     return np.asarray(Upscaler(upscaler.model, tile=None)(Image.open(PHOTO))).astype(int)
 
 
-def test_it_is_a_student_of_the_recipes_within_its_limit(upscaler):
-    teacher = load_recipe("compact-teacher").model
+@pytest.mark.parametrize(("name", "size", "limit"), [("compact", {}, 1.1e6), ("compact-small", SMALL, 0.6e6)])
+def test_it_is_a_student_of_the_recipes_within_its_limit(name, size, limit):
+    teacher, network = load_recipe("compact-teacher").model, load_recipe("compact-refine").network
     assert teacher is not None
-    network = load_recipe("compact-refine").network
-    assert upscaler.model.config == teacher.model_copy(update={"role": "student", "network": network})
-    assert multiply_adds_per_lr_pixel(upscaler.model) <= 0.6e6
+    assert network is not None
+    config = teacher.model_copy(update={"role": "student", "network": network.model_copy(update=size)})
+    model = Upscaler.load(name, device="cpu").model
+    assert model.config == config
+    assert multiply_adds_per_lr_pixel(model) <= limit
+
+
+def test_without_a_name_it_is_the_better_one():
+    assert Upscaler.load(device="cpu").model.config == Upscaler.load("compact", device="cpu").model.config
 
 
 @pytest.mark.parametrize("tile", [64, 96, 200])

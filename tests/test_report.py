@@ -444,9 +444,8 @@ def test_a_recipe_measures_what_can_be_measured_once(tmp_path, monkeypatch):
     monkeypatch.setenv("TDDSR_CACHE", str(tmp_path / "cache"))
     (tmp_path / "photos").mkdir()
     overrides = [f"data.RealSR.lr={tmp_path / 'photos'}", f"data.RealSet65.lr={tmp_path / 'none'}", "limit=3"]
-    overrides += [
-        f"rows.{row}.method=" for row in ("nearest", "Lanczos", "teacher in 4 steps", "compact before refining")
-    ]
+    without = ("nearest", "Lanczos", "teacher in 4 steps", "compact before refining", "compact-small")
+    overrides += [f"rows.{row}.method=" for row in without]
     recipe = load_report_recipe("table1", overrides)
     first, second = measure(recipe, tmp_path)
     assert [row.label for row in first.measured] == ["compact"]

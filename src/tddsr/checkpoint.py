@@ -26,7 +26,7 @@ _SPACE = "space."
 """What the names of a learned latent space's weights begin with in a model file."""
 
 _WEIGHTS = Path(__file__).with_name("weights")
-NAMED_MODELS = {"compact": _WEIGHTS / "compact.safetensors"}
+NAMED_MODELS = {name: _WEIGHTS / f"{name}.safetensors" for name in ("compact", "compact-small")}
 """Models that are called by name, beside the registered ones: those that the package carries."""
 
 

@@ -51,7 +51,7 @@ def upscale(
     ] = None,
     scale: Annotated[float, typer.Option(min=1, max=8, help="how many times as large")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="chooses the noise")] = 0,
-    model: Annotated[str, typer.Option(help="compact, resshift, sinsr .. or a model file")] = "compact",
+    model: Annotated[str, typer.Option(help="compact, compact-small (faster), sinsr .. or a model file")] = "compact",
     steps: Annotated[int | None, typer.Option(min=1, help="evaluations; by default the model's own number")] = None,
     sampler: Annotated[Literal["deterministic", "stochastic"], typer.Option(help="with many steps")] = "deterministic",
     device: DeviceOption = "auto",

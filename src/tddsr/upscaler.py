@@ -115,9 +115,9 @@ class Upscaler:
         """Load a model by name or from a file.
 
         Args:
-            model: a file of ``tddsr train`` or ``tddsr convert``, or a name: ``compact`` comes with the package;
-                ``resshift``, ``sinsr`` and others of ``tddsr.registry.MODELS`` are downloaded the first time, under
-                their own, non-commercial licences.
+            model: a file of ``tddsr train`` or ``tddsr convert``, or a name: ``compact`` and the faster
+                ``compact-small`` come with the package; ``resshift``, ``sinsr`` and others of
+                ``tddsr.registry.MODELS`` are downloaded the first time, under their own, non-commercial licences.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             dtype: of the network; half precision is for accelerators, a CPU is slow in it. Where it gives infinities,
                 the model goes on in float32.
