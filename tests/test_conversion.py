@@ -142,5 +142,5 @@ def test_names_and_files_that_cannot_be_loaded_say_what_to_do(folder):
         load_model(folder / "mine.pth")
     with pytest.raises(CheckpointError, match="tddsr train realsr"):
         load_model("tddsr-paper")
-    with pytest.raises(CheckpointError, match=r"compact, resshift, .*sinsr-v2"):
+    with pytest.raises(CheckpointError, match=r"compact, compact-small, resshift, .*sinsr-v2"):
         load_model("no-such-model")
