@@ -4,6 +4,7 @@ from pydantic import ValidationError
 
 from tddsr.config import load_recipe
 from tddsr.model import Model, ModelConfig, NetworkConfig, multiply_adds_per_lr_pixel
+from tddsr.networks import compact
 from tddsr.networks.compact import CompactConfig, bicubic_x4
 from tddsr.networks.space import SpaceToDepth
 from tests.conftest import small_model
@@ -85,6 +86,22 @@ def test_without_features_the_tail_treats_all_pixels_of_a_block_alike():
     inner = slice(4, 20)
     torch.testing.assert_close(moved[..., inner, inner], change(picture).roll((1, 2), dims=(2, 3))[..., inner, inner])
     assert moved.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_the_tail_in_bands_is_the_tail_of_the_whole(monkeypatch, rows):
+    tail = small_model().network.get_submodule("tail")
+    mix = tail.get_submodule("mix")
+    assert isinstance(mix, torch.nn.Conv2d)
+    features, x_0 = torch.randn(2, 8, 13, 5), torch.randn(2, 48, 13, 5)
+    whole = tail(features, x_0)
+    assert (whole - x_0).abs().amax(dim=(0, 1, 3)).min() > 0.01  # it changes every row
+    monkeypatch.setattr(compact, "BAND_BYTES", rows * features.shape[0] * mix.in_channels * 16 * 5 * 4)
+    heights: list[int] = []
+    mix.register_forward_pre_hook(lambda _, inputs: heights.append(inputs[0].shape[2]))
+    with torch.no_grad():
+        torch.testing.assert_close(tail(features, x_0), whole)
+    assert max(heights) <= 4 * (rows + 2)
 
 
 def test_sizes_that_do_not_fit_are_refused(student):

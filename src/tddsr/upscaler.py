@@ -28,8 +28,8 @@ Progress = Callable[[int, int], None]
 _START_NOISE, _STEP_NOISE = 0, 1
 """Streams of chance: the noise of x_T, and that of the stochastic sampler's steps."""
 
-_BYTES_PER_LR_PIXEL = 6000
-"""Peak memory of one evaluation of the compact network in float32, 3400 as measured, and room for what the allocator
+_BYTES_PER_LR_PIXEL = 3000
+"""Peak memory of one evaluation of the compact network in float32, 1700 as measured, and room for what the allocator
 keeps between tiles (benchmarks/upscale.py)."""
 
 _BUDGET = 2**30

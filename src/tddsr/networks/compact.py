@@ -28,6 +28,10 @@ BICUBIC_RADIUS = 2
 """lr pixels that ``bicubic_x4`` looks at on either side."""
 
 
+BAND_BYTES = 4 << 20
+"""Of a map at hr size, where the tail works in bands. Larger ones leave a processor's cache."""
+
+
 class CompactConfig(BaseModel):
     """Size of a ``CompactNet``. Equal lengths: a width and a block count for each level, the lr size first."""
 
@@ -93,7 +97,23 @@ class _Tail(nn.Module):
         _zero(self.out)
 
     def forward(self, features: Tensor, x_0: Tensor) -> Tensor:
-        # The largest maps of the network: none has a name, so each is freed as soon as the next one is there.
+        """The corrected x_0; without gradients in bands of rows, as maps at hr size are the network's largest."""
+        batch, _, height, width = x_0.shape
+        row = batch * self.mix.in_channels * self.space.factor**2 * width * x_0.element_size()
+        step = height if torch.is_grad_enabled() else max(BAND_BYTES // row, 1)
+        if step >= height:
+            return self._corrected(features, x_0)
+        corrected = torch.empty_like(x_0)
+        for top in range(0, height, step):
+            # Two convolutions see two hr pixels far: a row of blocks above and below.
+            first, bottom = max(top - 1, 0), min(top + step, height)
+            rows = slice(first, min(bottom + 1, height))
+            band = self._corrected(features[:, :, rows], x_0[:, :, rows])
+            corrected[:, :, top:bottom] = band[:, :, top - first : bottom - first]
+        return corrected
+
+    def _corrected(self, features: Tensor, x_0: Tensor) -> Tensor:
+        # None of the maps at hr size has a name, so each is freed as soon as the next one is there.
         mixed = self.mix(
             torch.cat([self.space.decode(x_0), F.pixel_shuffle(self.spread(features), self.space.factor)], dim=1)
         )
