@@ -1,5 +1,6 @@
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tddsr.config import Recipe, load_recipe
 from tddsr.model import Model, ModelConfig, Role, ScheduleConfig
 from tddsr.networks.compact import CompactConfig
 from tddsr.networks.features import ConvFeatures
+from tddsr.networks.rrdb import RRDBConfig
 
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as `tddsr train` does
 
@@ -28,6 +30,16 @@ def small_model(role: Role = "student", seed: int = 0) -> Model:
         for weight in model.parameters():
             weight.copy_(torch.randn(weight.shape, generator=generator) * 0.3 / max(1, weight[0].numel()) ** 0.5)
     return model.place("cpu").frozen()
+
+
+SMALL_RRDB = RRDBConfig(kind="rrdb", features=8, growth=4, blocks=1, tail_scale=2, tail_features=8)
+
+
+def small_rrdb(role: Role = "teacher", seed: int = 0, **sizes: Any) -> Model:
+    """A small network of Real-ESRGAN's kind, with PyTorch's own random weights."""
+    torch.manual_seed(seed)
+    network = RRDBConfig(**{"kind": "rrdb", "features": 12, "growth": 6, "blocks": 3, "tail_features": 12, **sizes})
+    return Model(ModelConfig(role=role, network=network, schedule=ScheduleConfig(steps=1))).place("cpu").frozen()
 
 
 @pytest.fixture

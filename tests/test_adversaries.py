@@ -192,13 +192,11 @@ def test_pretraining_of_nobody_is_refused():
         load_recipe("compact-teacher", ["loss.hr=1"])
 
 
-@pytest.mark.parametrize("distinct", [None, 2])
-def test_kept_targets_change_nothing(tddsr, tmp_path, distinct, monkeypatch):
+def test_kept_targets_change_nothing(tddsr, tmp_path, monkeypatch):
     """With an empty folder or a full one: the same weights; and a full one spares the teacher."""
-    data = {**tddsr.data.model_dump(), "distinct": distinct}
     runs = []
     for name in ("first", "second"):
-        settings = changed(tddsr, out=tmp_path / name, targets=tmp_path / "targets", data=data)
+        settings = changed(tddsr, out=tmp_path / name, targets=tmp_path / "targets")
         run, task, *_ = task_of(settings)
         if name == "second":
             monkeypatch.setattr(task.teacher, "predictor", None)
@@ -207,7 +205,7 @@ def test_kept_targets_change_nothing(tddsr, tmp_path, distinct, monkeypatch):
     assert_same(players_of(runs[0]), players_of(runs[1]))
     with pytest.raises(TrainingError, match="kept_targets"):  # they are rounded: not the same run without
         prepare(changed(runs[0].recipe, targets=None), CPU, QUIET).resume()
-    assert len(list((tmp_path / "targets").rglob("*.safetensors"))) == (distinct or tddsr.steps)
+    assert len(list((tmp_path / "targets").rglob("*.safetensors"))) == tddsr.steps
 
 
 def test_targets_of_other_pictures_are_refused(tddsr, tmp_path, photos):
@@ -220,11 +218,6 @@ def test_targets_of_other_pictures_are_refused(tddsr, tmp_path, photos):
         file.write_bytes(b"broken")
     with pytest.raises(TargetError, match="delete it"):
         run._train_step(iter([run.patches[0]]))
-
-
-def test_batches_come_again_after_so_many(tddsr):
-    settings = changed(tddsr, data={**tddsr.data.model_dump(), "distinct": 3})
-    assert [list(settings.batch_numbers(step)) for step in (1, 4)] == [[1], [1]]
 
 
 def test_the_watch_warns_once_of_a_discriminator_that_wins_or_collapses():

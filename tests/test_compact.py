@@ -3,7 +3,7 @@ import torch
 from pydantic import ValidationError
 
 from tddsr.config import load_recipe
-from tddsr.model import Model, ModelConfig, NetworkConfig, multiply_adds_per_lr_pixel
+from tddsr.model import Model, ModelConfig, NetworkConfig
 from tddsr.networks import compact
 from tddsr.networks.compact import CompactConfig, bicubic_x4
 from tddsr.networks.space import SpaceToDepth
@@ -34,7 +34,7 @@ def recipe_network(name: str) -> NetworkConfig:
     return network
 
 
-@pytest.mark.parametrize("name", ["compact-teacher", "compact-refine", None])
+@pytest.mark.parametrize("name", ["compact-teacher", None])
 def test_nothing_beyond_the_halo_matters(name):
     """The receptive field, by gradients: at every offset to the grid of the coarsest level, it ends within the halo."""
     if name is not None:
@@ -60,12 +60,6 @@ def test_nothing_beyond_the_halo_matters(name):
             rows = source.grad.abs().sum(dim=(0, 1, 3)).nonzero().flatten() - (centre + offset)
             assert rows.min() >= -halo
             assert rows.max() <= halo
-
-
-@pytest.mark.parametrize(("name", "limit"), [("compact-teacher", 0.6e6), ("compact-refine", 1.1e6)])
-def test_the_shipped_sizes_keep_their_limits(name, limit):
-    model = Model(ModelConfig(role="student", network=recipe_network(name)))
-    assert multiply_adds_per_lr_pixel(model) <= limit
 
 
 def test_more_steps_need_a_wider_halo(teacher):

@@ -13,6 +13,8 @@ from tddsr.checkpoint import CheckpointError, load_model, read_notes
 from tddsr.conversion import convert_published
 from tddsr.model import Model
 from tddsr.networks.autoencoder import VQAutoencoder
+from tddsr.networks.rrdb import OURS
+from tests.conftest import small_rrdb
 from tests.derived import SMALL_VQ, small_paper_model
 from tests.server import Server, serving
 from tests.test_cli import call, picture
@@ -125,7 +127,7 @@ def fails(match: str, *arguments: object) -> None:
 def test_what_cannot_be_converted_is_one_line(folder, tmp_path):
     out, space = tmp_path / "a.safetensors", folder / "autoencoder_vq_f4.pth"
     to = ["-o", out, "--autoencoder"]
-    fails("choose --as resshift, ", "convert", folder / "mine.pth", *to, space)
+    fails("choose --as realesrgan-x4plus, resshift, ", "convert", folder / "mine.pth", *to, space)
     fails("'colour' is no registered model", "convert", folder / "mine.pth", *to, space, "--as", "colour")
     fails("not an autoencoder but a network", "convert", folder / "SinSR_v1.pth", *to, folder / "mine.pth")
     fails("leave the other options away", "convert", space, *to, space)
@@ -137,10 +139,42 @@ def test_what_cannot_be_converted_is_one_line(folder, tmp_path):
     assert not out.exists()
 
 
+def test_real_esrgan_comes_by_name_with_its_notice(tmp_path, monkeypatch):
+    """From a server in place of its origin: fetched, verified, converted, without an autoencoder."""
+    network = small_rrdb("teacher").network
+    weights = {key: value for key, value in network.state_dict().items() if key not in OURS}
+    torch.save({"params_ema": weights}, tmp_path / "RealESRGAN_x4plus.pth")
+    content = (tmp_path / "RealESRGAN_x4plus.pth").read_bytes()
+    known = registry.MODELS["realesrgan-x4plus"]
+    monkeypatch.setenv("TDDSR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving({"RealESRGAN_x4plus.pth": content}) as server:
+        file = replace(
+            known.file, url=server.url("RealESRGAN_x4plus.pth"), size=len(content), sha256=sha256(content).hexdigest()
+        )
+        monkeypatch.setitem(registry.MODELS, "realesrgan-x4plus", replace(known, file=file))
+        model = load_model("realesrgan-x4plus")
+        assert len(server.requests) == 1
+    assert model.default_steps == 1
+    assert "BSD 3-Clause" in read_notes("realesrgan-x4plus")
+    assert all(torch.equal(value, weights[key]) for key, value in model.network.state_dict().items() if key in weights)
+    out = tmp_path / "again.safetensors"
+    convert_published(tmp_path / "RealESRGAN_x4plus.pth", out)
+    assert load_model(out).config == model.config
+    for known_as in ("sinsr", "resshift"):
+        with pytest.raises(CheckpointError, match="no autoencoder"):
+            convert_published(tmp_path / "RealESRGAN_x4plus.pth", out, known=known_as)
+
+
+def test_a_network_is_not_taken_for_another_kind(folder, tmp_path):
+    with pytest.raises(CheckpointError, match="not the network of realesrgan-x4plus"):
+        convert_published(folder / "mine.pth", tmp_path / "a.safetensors", known="realesrgan-x4plus")
+
+
 def test_names_and_files_that_cannot_be_loaded_say_what_to_do(folder):
     with pytest.raises(CheckpointError, match=r"tddsr convert .*mine\.pth -o .*mine\.safetensors"):
         load_model(folder / "mine.pth")
     with pytest.raises(CheckpointError, match="tddsr train realsr"):
         load_model("tddsr-paper")
-    with pytest.raises(CheckpointError, match=r"compact, compact-small, resshift, .*sinsr-v2"):
+    with pytest.raises(CheckpointError, match=r"compact, compact-small, .*resshift, .*sinsr-v2"):
         load_model("no-such-model")

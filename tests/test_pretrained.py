@@ -133,7 +133,8 @@ def one_line(content: object) -> str:
 
 def test_files_that_do_not_fit_say_what_does_not(unet, autoencoder):
     assert "both" in one_line({**unet, **autoencoder})
-    assert "conv_first.weight" in one_line({"conv_first.weight": torch.zeros(64, 3, 3, 3)})
+    assert "body.0.rdb1.conv1.weight" in one_line({"conv_first.weight": torch.zeros(64, 3, 3, 3)})
+    assert "first_conv.weight" in one_line({"first_conv.weight": torch.zeros(64, 3, 3, 3)})
     assert "no weights" in one_line({})
     assert "no weights" in one_line([1, 2])
     assert "epoch" in one_line({**unet, "epoch": 3})

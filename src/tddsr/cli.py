@@ -17,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace outputs that exist")]
-Preset = Literal["resshift", "realesrgan", "mild", "light", "soft"]
+Preset = Literal["resshift", "realesrgan", "mild", "light", "soft", "web", "film"]
 
 
 def _version(asked: bool) -> None:
@@ -222,7 +222,9 @@ def evaluate(
     ],
     hr: Annotated[Path | None, typer.Option(help="folder of true pictures; without it, nothing is compared")] = None,
     lr: Annotated[Path | None, typer.Option(help="folder of lr pictures; without it, those of --hr, degraded")] = None,
-    preset: Annotated[Preset, typer.Option(help="of the degradation")] = "resshift",
+    preset: Annotated[
+        str, typer.Option(help="of the degradation; of several, with commas between, the table has them all")
+    ] = "resshift",
     seed: Annotated[int, typer.Option(min=0, help="of the degradation")] = 0,
     metrics: Annotated[
         list[str] | None, typer.Option(help="names, or all; by default PSNR, SSIM, both LPIPS and NIQE")
@@ -259,9 +261,10 @@ def evaluate(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from tddsr.degradation import choose_presets
     from tddsr.evaluation import baselines, command, scores
     from tddsr.evaluation.pairs import find_pictures
-    from tddsr.evaluation.protocol import Protocol
+    from tddsr.evaluation.protocol import Protocol, Table
     from tddsr.images import ImageError
     from tddsr.photos import check_part
     from tddsr.upscaler import pick_device
@@ -271,6 +274,7 @@ def evaluate(
         where, part = pick_device(device), check_part(part)
         names = [name for value in metrics or [] for name in value.replace(",", " ").split()]
         chosen = scores.choose(names, truth=hr is not None)
+        presets = choose_presets(preset)
         protocol = Protocol(crop, border, colour, chosen_tile, seeds, where.type)
         methods, unavailable = baselines.find_methods(specs, where, chosen_tile)  # type: ignore[arg-type]
     except ValueError as error:
@@ -278,23 +282,28 @@ def evaluate(
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     try:
-        pictures = find_pictures(hr, lr, preset, seed, limit, crop, part, side)
+        sets = {name: find_pictures(hr, lr, name, seed, limit, crop, part, side) for name in presets}
         ready = scores.load_scores(chosen, scores.Setting(colour, border, features, where))
+        tables: dict[str, Table] = {}
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            bar = progress.add_task("outputs", total=len(pictures) * len(methods))
-            table = command.score(
-                methods, unavailable, pictures, ready, protocol, output, save, workers,
-                lambda: progress.advance(bar),
-            )  # fmt: skip
+            bar = progress.add_task("outputs", total=sum(map(len, sets.values())) * len(methods))
+            for title, pictures in sets.items():
+                folder = output / title if output is not None and len(sets) > 1 else output
+                tables[title] = command.score(
+                    methods, unavailable, pictures, ready, protocol, folder, save, workers,
+                    lambda: progress.advance(bar),
+                )  # fmt: skip
     except (ImageError, ValueError, OSError) as error:
         _fail(str(error), code=1)
     except KeyboardInterrupt:
         goes_on = "; the same command goes on from there" if output else ""
         _fail(f"stopped{goes_on}", code=130)
-    for problem in command.problems(table, ready):
+    for problem in dict.fromkeys(line for table in tables.values() for line in command.problems(table, ready)):
         typer.echo(problem, err=True)
-    typer.echo(f"{command.markdown(table, ready)}\n\n{protocol.statement(pictures, ready, table.rows)}")
-    if table.failures or ready.missing:
+    typer.echo(command.markdown(tables, ready))
+    for title, pictures in sets.items():
+        typer.echo(f"\n{protocol.statement(pictures, ready, tables[title].rows)}")
+    if ready.missing or any(table.failures for table in tables.values()):
         raise typer.Exit(1)
 
 

@@ -7,12 +7,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from tddsr.degradation import Preset
-from tddsr.losses import Adversarial
-from tddsr.model import ModelConfig, NetworkConfig
-from tddsr.networks.discriminator import DiscriminatorConfig
+from tddsr.losses import Adversarial, Norm
+from tddsr.model import ModelConfig, NetworkConfig, by_kind
+from tddsr.networks.discriminator import DiscriminatorConfig, PixelDiscriminatorConfig
 from tddsr.networks.downsampler import DownsamplerConfig
 from tddsr.networks.features import BackboneName, FeatureName
 from tddsr.photos import check_part
@@ -31,31 +40,26 @@ class _Section(BaseModel):
 Part = Annotated[tuple[float, float], AfterValidator(check_part)]
 
 
-class _Mix(_Section):
-    """Shares of pictures that are degraded less than the others: small pictures can be good ones."""
-
-    light: float = Field(0.0, ge=0, le=1, description="share that is degraded only lightly")
-    soft: float = Field(0.0, ge=0, le=1, description="share that is blurred, but neither noisy nor blocky")
-
-    mild: float = Field(0.0, ge=0, le=1, description="share that is degraded as ResShift's test pictures")
-
-    @property
-    def shares(self) -> dict[Preset, float]:
-        return {"light": self.light, "soft": self.soft, "mild": self.mild}
-
-    @model_validator(mode="after")
-    def _check_shares(self) -> _Mix:
-        if sum(self.shares.values()) > 1:
-            shares = ", ".join(f"{name}={share}" for name, share in self.shares.items())
-            raise ValueError(f"{shares} are more than all: lower one of them")
-        return self
+def _as_mix(value: Any) -> Any:
+    return {value: 1.0} if isinstance(value, str) else value
 
 
-class DataConfig(_Mix):
-    """Where the hr photos lie and how patches are cut from them."""
+def _some(mix: dict[Preset, float]) -> dict[Preset, float]:
+    if min(mix.values(), default=0) < 0 or not any(mix.values()):
+        raise ValueError(f"{mix} is no mix: give presets with weights of 0 or more, one of them at least more than 0")
+    return {name: weight for name, weight in mix.items() if weight}
+
+
+Mix = Annotated[dict[Preset, float], BeforeValidator(_as_mix), AfterValidator(_some)]
+"""A preset, or several with their weights."""
+
+
+class DataConfig(_Section):
+    """Where the hr photos lie, how patches are cut from them, and how they are spoilt."""
 
     train: Path = Path("data/train")
-    degradation: Preset = "resshift"
+    degradation: Mix = Field({"resshift": 1.0}, description="a preset, or presets with their weights")
+    drawings: float = Field(0.0, ge=0, le=1, description="share of pictures drawn by code: letters, hard edges")
     part: Part = Field((0.0, 1.0), description="which part of the photos, in an order that only their names decide")
     side: int | None = Field(None, ge=40, description="reduce photos so that their shorter side is this; unset: as is")
     patch: int = Field(128, ge=40, description="side of an hr patch")
@@ -66,9 +70,13 @@ class DataConfig(_Mix):
     batch: int = Field(8, ge=1, description="patches that are computed at once")
     accumulate: int = Field(1, ge=1, description="batches a step, whose gradients are averaged")
     workers: int = Field(0, ge=0, description="processes that read pictures ahead")
-    distinct: int | None = Field(
-        None, ge=1, description="steps after which their batches come again; unset: all different"
+    scenes: int | None = Field(
+        None,
+        ge=1,
+        description="cut patches from so many scenes, spoilt once, whose teacher's pictures are kept in 'targets';"
+        " unset: each patch is new, and so is its target (distill only)",
     )
+    scene: int = Field(512, ge=40, description="side of a scene, hr pixels")
 
 
 class OptimConfig(_Section):
@@ -86,21 +94,24 @@ class LossConfig(_Section):
     """Weights of the terms; a weight of 0 leaves the term out."""
 
     distill: float = Field(1.0, ge=0, description="Eq. 6 (distill only)")
-    truth: float = Field(0.0, ge=0, description="distance to x_0")
-    truth_norm: Literal["l1", "l2"] = Field("l2", description="mean absolute or mean squared error")
+    distill_norm: Norm = Field("l2", description="mean absolute error, or Eq. 6's mean squared one")
+    guide: Literal["truth", "teacher", "nearer"] = Field(
+        "truth",
+        description="what the terms below draw to: x_0, the teacher's picture (distill only), or for each patch x_0"
+        " where the teacher is further from it than the student, by the lpips network",
+    )
+    truth: float = Field(0.0, ge=0, description="distance to the guide, as latents")
+    truth_norm: Norm = Field("l2", description="mean absolute or mean squared error")
     drift: float = Field(
         0.0, ge=0, description="local mean error of each latent channel: tints, patterns that repeat with its pixels"
     )
     weave: float = Field(
         0.0, ge=0, description="the same for patterns that repeat with the pixels of the network's coarsest map"
     )
-    lpips: float = Field(0.0, ge=0, description="LPIPS of the decoded x_0 to hr")
+    lpips: float = Field(0.0, ge=0, description="LPIPS of the decoded x_0 to the guide")
     lpips_network: FeatureName = "alexnet"
-    features: float = Field(0.0, ge=0, description="unweighted feature distance of the decoded x_0 to hr")
+    features: float = Field(0.0, ge=0, description="unweighted feature distance of the decoded x_0 to the guide")
     features_network: BackboneName = "efficientnet_lite0"
-    zoom: float = Field(
-        1.0, ge=1, le=8, description="show these networks a random window, enlarged by up to this: finer detail"
-    )
     vary: bool = Field(
         False,
         description="show these networks both pictures turned or mirrored, inverted, with other colours: fewer"
@@ -123,6 +134,12 @@ class PretrainConfig(_Section):
         return self.hr + self.downsampler + self.lr
 
 
+AnyDiscriminator = Annotated[
+    Annotated[DiscriminatorConfig, Tag("features")] | Annotated[PixelDiscriminatorConfig, Tag("pixels")],
+    by_kind("features"),
+]
+
+
 class AdversaryConfig(_Section):
     """The two discriminators and the downsampler; they exist where ``loss.hr`` and ``loss.lr`` are not 0."""
 
@@ -134,10 +151,11 @@ class AdversaryConfig(_Section):
         False, description="measure the adversarial gradients in units of the other terms' at the student's output"
     )
     r1: float = Field(0.0, ge=0, description="penalty on the real pictures' gradient at the features (ADD)")
-    hr: DiscriminatorConfig = DiscriminatorConfig()
-    lr: DiscriminatorConfig = DiscriminatorConfig()
+    hr: AnyDiscriminator = DiscriminatorConfig()
+    lr: AnyDiscriminator = DiscriminatorConfig()
     downsampler: DownsamplerConfig = DownsamplerConfig()
     optim: OptimConfig = Field(OptimConfig(rate=2e-4, betas=(0.0, 0.99)), description="of all three; they have no ema")
+    ahead: int = Field(0, ge=0, description="steps that they learn from the student's pictures before it minds them")
     pretrain: PretrainConfig = PretrainConfig()
 
     @model_validator(mode="after")
@@ -147,10 +165,11 @@ class AdversaryConfig(_Section):
         return self
 
 
-class ValidationConfig(_Mix):
+class ValidationConfig(_Section):
     """Scores on held-out photos, degraded with a fixed seed."""
 
     folder: Path = Path("data/val")
+    degradation: Mix | None = Field(None, description="each preset in its share of the photos; unset: that of data")
     part: Part = Field((0.0, 1.0), description="see data.part")
     side: int | None = Field(None, ge=32, description="see data.side")
     every: int = Field(1000, ge=1)
@@ -201,6 +220,12 @@ class Recipe(_Section):
             raise ValueError(
                 f"model.role is {self.model.role}; a recipe describes a teacher, a student follows from it"
             )
+        if self.loss.guide != "truth" and self.task == "teacher":
+            raise ValueError(f"loss.guide={self.loss.guide} needs a teacher: it is for distill recipes")
+        if self.loss.guide == "nearer" and not self.loss.lpips:
+            raise ValueError("loss.guide=nearer measures by LPIPS: it needs loss.lpips above 0")
+        if self.data.scenes is not None and (self.task == "teacher" or self.targets is None):
+            raise ValueError("data.scenes are kept with their targets: a distill recipe with 'targets', a folder")
         fidelity = {"truth": self.loss.truth, "lpips": self.loss.lpips, "features": self.loss.features}
         if self.task == "distill":
             fidelity["distill"] = self.loss.distill
@@ -226,8 +251,6 @@ class Recipe(_Section):
         """Which batches are seen at ``step``; the model's first step sees batch 0, with or without pre-training."""
         own = self.own_step(step)
         number = own if own >= 0 else self.steps + step
-        if self.data.distinct is not None:
-            number %= self.data.distinct
         return range(number * self.data.accumulate, (number + 1) * self.data.accumulate)
 
 

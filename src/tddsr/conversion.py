@@ -13,8 +13,9 @@ from tddsr.download import cache_folder, forget
 from tddsr.files import CheckpointError
 from tddsr.model import ModelConfig
 from tddsr.networks.autoencoder import VQConfig
+from tddsr.networks.rrdb import RRDBConfig
 from tddsr.pretrained import SUFFIXES, Published, read_published
-from tddsr.registry import AUTOENCODER, MODELS, fetch
+from tddsr.registry import AUTOENCODER, MODELS, Licence, fetch
 
 
 def convert(
@@ -57,7 +58,8 @@ def convert_published(
     """Write the published checkpoint ``source`` as a file of ours.
 
     Args:
-        source: a Swin U-Net, which becomes a model file; or a VQ autoencoder, which becomes a file for ``autoencoder``.
+        source: a Swin U-Net or RRDBNet, which becomes a model file; or a VQ autoencoder, which becomes a file for
+            ``autoencoder``.
         output: a safetensors file.
         autoencoder: of a network: a published checkpoint or a converted one; by default the registered one, fetched.
         known: as which of the registered ``MODELS`` the network was trained; by default as its file's name says.
@@ -71,7 +73,7 @@ def convert_published(
     if isinstance(read.config, VQConfig):
         if known or autoencoder:
             raise CheckpointError(f"{source} is an autoencoder, which is converted alone: leave the other options away")
-        write_autoencoder(read.config, read.weights, output, dtype, _notes(source))
+        write_autoencoder(read.config, read.weights, output, dtype, _note(source))
         return
     name = known or next((name for name, model in MODELS.items() if model.file.name == source.name), None)
     if name not in MODELS:
@@ -79,12 +81,23 @@ def convert_published(
             f"{f'{name!r} is no registered model' if name else f'{source} does not tell how it was trained'}: "
             f"choose --as {', '.join(MODELS)}"
         )
+    model = MODELS[name]
+    if isinstance(read.config, RRDBConfig):
+        if autoencoder or model.latent:
+            raise CheckpointError(
+                f"{source} is an RRDBNet, which has no autoencoder: leave --autoencoder away, or --as"
+            )
+        config = ModelConfig(role=model.role, network=read.config, schedule=model.schedule)
+        write_model(config, read.weights, {}, output, dtype, _note(source, model.file.licence))
+        return
+    if not model.latent:
+        raise CheckpointError(f"{source} is a Swin U-Net, not the network of {name}")
     place = autoencoder or fetch(AUTOENCODER)
     space = _space(place, read.channels)
-    config = ModelConfig(
-        role=MODELS[name].role, network=read.config, space=space.config, schedule=MODELS[name].schedule
+    config = ModelConfig(role=model.role, network=read.config, space=space.config, schedule=model.schedule)
+    write_model(
+        config, read.weights, space.weights, output, dtype, f"{_note(source, model.file.licence)}; {_note(place)}"
     )
-    write_model(config, read.weights, space.weights, output, dtype, _notes(source, place))
 
 
 def named(name: str) -> Path:
@@ -109,7 +122,7 @@ def named(name: str) -> Path:
 def _make(name: str, path: Path) -> None:
     """Fetch both files first, so that whatever fails after that is the fault of the network's."""
     file = MODELS[name].file
-    source, autoencoder = fetch(file), fetch(AUTOENCODER)
+    source, autoencoder = fetch(file), fetch(AUTOENCODER) if MODELS[name].latent else None
     try:
         convert_published(source, path, autoencoder=autoencoder, known=name)
     except CheckpointError as error:
@@ -132,10 +145,8 @@ def _space(path: Path, channels: int) -> Published:
     return space
 
 
-def _notes(*sources: Path) -> str:
-    """Where weights come from and, of known files, their licence, which goes wherever they go."""
-    licences = {file.name: file.licence for file in (AUTOENCODER, *(model.file for model in MODELS.values()))}
-    return "; ".join(
-        f"from {path.name}" + (f", {found.name} ({found.url})" if (found := licences.get(path.name)) else "")
-        for path in sources
-    )
+def _note(path: Path, licence: Licence | None = None) -> str:
+    """Where weights come from and, where it is known, their licence, which goes wherever they go."""
+    known = {AUTOENCODER.name: AUTOENCODER.licence}
+    found = licence or known.get(path.name)
+    return f"from {path.name}" + (f", {found.name} ({found.url})" if found else "")

@@ -15,6 +15,7 @@ from tddsr.diffusion import Schedule
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.compact import BICUBIC_RADIUS, CompactConfig, CompactNet, bicubic_x4
 from tddsr.networks.layers import Recomputed
+from tddsr.networks.rrdb import RRDBConfig, RRDBNet, shrink
 from tddsr.networks.space import LatentSpace, PixelsConfig, SpaceToDepth
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig
 from tddsr.tiling import round_up
@@ -38,7 +39,7 @@ class ScheduleConfig(BaseModel):
         return Schedule.geometric(**self.model_dump())
 
 
-def _kind(default: str) -> Discriminator:
+def by_kind(default: str) -> Discriminator:
     """Tells configurations apart by ``kind``, which may be left out for the default one."""
 
     def read(value: Any) -> str:
@@ -48,9 +49,12 @@ def _kind(default: str) -> Discriminator:
 
 
 NetworkConfig = Annotated[
-    Annotated[CompactConfig, Tag("compact")] | Annotated[SwinUNetConfig, Tag("swin_unet")], _kind("compact")
+    Annotated[CompactConfig, Tag("compact")]
+    | Annotated[RRDBConfig, Tag("rrdb")]
+    | Annotated[SwinUNetConfig, Tag("swin_unet")],
+    by_kind("compact"),
 ]
-SpaceConfig = Annotated[Annotated[PixelsConfig, Tag("pixels")] | Annotated[VQConfig, Tag("vq")], _kind("pixels")]
+SpaceConfig = Annotated[Annotated[PixelsConfig, Tag("pixels")] | Annotated[VQConfig, Tag("vq")], by_kind("pixels")]
 
 
 class ModelConfig(BaseModel):
@@ -65,8 +69,8 @@ class ModelConfig(BaseModel):
 
     def model_post_init(self, context: object) -> None:
         """Check what the types cannot say."""
-        if isinstance(self.network, CompactConfig) and not isinstance(self.space, PixelsConfig):
-            raise ValueError(f"space.kind is {self.space.kind}; a compact network works in 'pixels'")
+        if not isinstance(self.network, SwinUNetConfig) and not isinstance(self.space, PixelsConfig):
+            raise ValueError(f"space.kind is {self.space.kind}; a {self.network.kind} network works in 'pixels'")
 
 
 def build_space(config: SpaceConfig) -> LatentSpace:
@@ -93,9 +97,11 @@ class Model(nn.Module):
         self.space = build_space(config.space) if space is None else space
         if self.space.factor != self.scale:
             raise ValueError(f"a latent pixel is {self.space.factor} hr pixels wide; it must be {self.scale}")
-        self.network: CompactNet | SwinUNet
+        self.network: CompactNet | RRDBNet | SwinUNet
         if isinstance(config.network, CompactConfig):
             self.network = CompactNet(config.network, self.space)
+        elif isinstance(config.network, RRDBConfig):
+            self.network = RRDBNet(config.network, self.space)
         else:
             self.network = SwinUNet(config.network, self.space.channels)
         self.schedule = config.schedule.build()
@@ -192,6 +198,35 @@ class Model(nn.Module):
 
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())
+
+
+def begin(source: Model, config: ModelConfig, space: LatentSpace | None = None) -> Model:
+    """A model of ``config`` that starts from the weights of ``source``.
+
+    A network of Real-ESRGAN's kind may be smaller than its source's (``rrdb.shrink``), and may be given a longer
+    schedule, since it looks at neither x_t nor t yet; others may have blocks that the source lacks, which are new.
+
+    Args:
+        source: where the weights come from.
+        config: of the model that is made.
+        space: a latent space to share, else the source's.
+
+    Raises:
+        ValueError: weights have no place in the network of ``config``.
+    """
+    model = Model(config, source.space if space is None else space)
+    weights = source.network.state_dict()
+    old, new = source.config.network, config.network
+    if isinstance(old, RRDBConfig) and isinstance(new, RRDBConfig):
+        weights = shrink(weights, old, new)
+    elif source.config.schedule != config.schedule:
+        raise ValueError(f"its schedule is {source.config.schedule}, not {config.schedule}")
+    places = model.network.state_dict()
+    unfit = [key for key in weights if key not in places or places[key].shape != weights[key].shape]
+    if unfit:
+        raise ValueError(f"no place for {len(unfit)} of its weights, {unfit[0]} the first: it must contain {old}")
+    model.network.load_state_dict(weights, strict=False)
+    return model
 
 
 def multiply_adds_per_lr_pixel(model: Model, side: int = 64) -> float:

@@ -1,4 +1,4 @@
-"""Published checkpoints, ResShift's and SinSR's: what network they hold is read from their shapes, then checked.
+"""Published checkpoints of ResShift, SinSR and Real-ESRGAN: their shapes tell what they hold, which is then checked.
 
 Pickles are read as data alone (``weights_only``): a file from anywhere cannot run code.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
+import numpy as np
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 
 from tddsr.files import CheckpointError
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
+from tddsr.networks.layers import TIME_WAVES
+from tddsr.networks.rrdb import OURS, RRDBConfig, RRDBNet
+from tddsr.networks.space import SpaceToDepth
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig, relative_position_index, shift_mask
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
@@ -33,6 +37,16 @@ _PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")
 _TRAINING = ("loss.",)
 """Beside an autoencoder's weights: its perceptual loss and discriminator."""
 
+_MARKS = {
+    "Swin U-Net": ("input_blocks.",),
+    "VQ autoencoder": ("encoder.", "decoder."),
+    "RRDBNet": ("conv_first.", "body."),
+}
+"""What some of a network's names begin with, and no other's."""
+
+_NCNN_HALF = b"\x47\x6b\x30\x01"
+"""What precedes weights in 16 bit in ncnn's files."""
+
 _SHOWN = 3
 """Names that an error lists of each kind."""
 
@@ -43,12 +57,14 @@ Shape = tuple[int, ...]
 class Published:
     """A network's configuration and its weights in float32, under our names; integer buffers as they are."""
 
-    config: SwinUNetConfig | VQConfig
+    config: SwinUNetConfig | VQConfig | RRDBConfig
     weights: dict[str, Tensor]
 
     @property
     def channels(self) -> int:
         """Channels of the latent."""
+        if isinstance(self.config, RRDBConfig):
+            return SpaceToDepth.channels
         return self.config.channels if isinstance(self.config, VQConfig) else len(self.weights["out.2.weight"])
 
 
@@ -64,10 +80,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_published(path: str | Path) -> Published:
-    """Read a published Swin U-Net or VQ autoencoder.
+    """Read a published Swin U-Net, VQ autoencoder or RRDBNet.
 
     Args:
-        path: a PyTorch checkpoint, bare or wrapped as training scripts do, or a safetensors file with such names.
+        path: a PyTorch checkpoint, bare or wrapped as training scripts do, or a safetensors file with such names; of an
+            RRDBNet also ncnn's file of weights.
 
     Raises:
         CheckpointError: no such file, not readable without running code, or another network's weights.
@@ -78,17 +95,19 @@ def read_published(path: str | Path) -> Published:
 def published(content: object, source: str) -> Published:
     """As ``read_published``, from what the file named ``source`` holds."""
     weights = _unwrap(content, source)
-    unet = any(key.startswith("input_blocks.") for key in weights)
-    autoencoder = any(key.startswith(("encoder.", "decoder.")) for key in weights)
-    if unet == autoencoder:
-        found = "both a U-Net's and an autoencoder's" if unet else "neither a Swin U-Net's nor a VQ autoencoder's"
+    kinds = [kind for kind, prefixes in _MARKS.items() if any(key.startswith(prefixes) for key in weights)]
+    if len(kinds) != 1:
+        found = f"both a {kinds[0]}'s and a {kinds[1]}'s" if kinds else f"not those of a {', a '.join(_MARKS)}"
         raise CheckpointError(f"{source}: the names of its weights are {found} (the first: {_some(list(weights))})")
-    if autoencoder:
+    (kind,) = kinds
+    if kind == "VQ autoencoder":
         weights = {key: value for key, value in weights.items() if not key.startswith(_TRAINING)}
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
-    kind = "VQ autoencoder" if autoencoder else "Swin U-Net"
+    if kind == "RRDBNet":
+        weights |= {key: torch.zeros(shape) for key, shape in _ours(shapes).items()}
+        shapes = {key: tuple(value.shape) for key, value in weights.items()}
     try:
-        config = _vq_config(shapes) if autoencoder else _unet_config(shapes)
+        config = _CONFIGS[kind](shapes)
         expected = _expected(config, shapes)
     except KeyError as error:
         raise CheckpointError(f"{source} is not a whole {kind}: it lacks {error.args[0]}") from error
@@ -104,9 +123,15 @@ def published(content: object, source: str) -> Published:
 
 def _read(path: Path) -> object:
     try:
+        if path.suffix == ".bin":
+            content = path.read_bytes()
+            if content[:4] == _NCNN_HALF:
+                return _from_ncnn(content, str(path))
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except UnpicklingError as error:
         raise CheckpointError(
             f"{path} holds more than weights, which could run code, or is damaged: save its state_dict alone"
@@ -184,12 +209,67 @@ def _vq_config(shapes: Mapping[str, Shape]) -> VQConfig:
     )
 
 
-def _expected(config: SwinUNetConfig | VQConfig, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+def _rrdb_config(shapes: Mapping[str, Shape]) -> RRDBConfig:
+    return RRDBConfig(
+        kind="rrdb",
+        features=shapes["conv_first.weight"][0],
+        growth=shapes["body.0.rdb1.conv1.weight"][0],
+        blocks=_count(shapes, "body."),
+        tail_features=shapes["conv_hr.weight"][0],
+    )
+
+
+def _ours(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """What an RRDBNet of ours has beside what is published, unless it is there."""
+    if "conv_first.weight" not in shapes:
+        return {}
+    features = shapes["conv_first.weight"][0]
+    new = ((features, SpaceToDepth.channels, 1, 1), (2 * features, TIME_WAVES), (2 * features,))
+    return {key: shape for key, shape in zip(OURS, new, strict=True) if key not in shapes}
+
+
+_CONFIGS: dict[str, Callable[[Mapping[str, Shape]], SwinUNetConfig | VQConfig | RRDBConfig]] = {
+    "Swin U-Net": _unet_config,
+    "VQ autoencoder": _vq_config,
+    "RRDBNet": _rrdb_config,
+}
+
+
+def _from_ncnn(content: bytes, source: str) -> dict[str, Tensor]:
+    """The weights of an RRDBNet of 64 features and growth 32 from ncnn's file, which has neither names nor shapes.
+
+    Each convolution, in the order of computing: a mark, its weights in 16 bit, its biases in 32.
+    """
+    convs: dict[str, nn.Conv2d] = {}
+    for blocks in range(1, 65):
+        with torch.device("meta"):
+            network = RRDBNet(RRDBConfig(kind="rrdb", blocks=blocks), SpaceToDepth())
+        convs = {key: m for key, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.bias is not None}
+        if len(content) == sum(4 + 2 * m.weight.numel() + 4 * m.out_channels for m in convs.values()):
+            break
+    else:
+        raise CheckpointError(f"{source} is no RRDBNet of 64 features and growth 32: {len(content)} bytes fit none")
+    weights, place = {}, 0
+    for key, conv in convs.items():
+        if content[place : place + 4] != _NCNN_HALF:
+            raise CheckpointError(f"{source}: the weights of {key} are not in 16 bit")
+        values = np.frombuffer(content, "<f2", conv.weight.numel(), place + 4)
+        place += 4 + values.nbytes
+        biases = np.frombuffer(content, "<f4", conv.out_channels, place)
+        place += biases.nbytes
+        weights[f"{key}.weight"] = torch.from_numpy(values.astype(np.float32)).reshape(conv.weight.shape)
+        weights[f"{key}.bias"] = torch.from_numpy(biases.copy())
+    return weights
+
+
+def _expected(config: SwinUNetConfig | VQConfig | RRDBConfig, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     """Names and shapes of our network; on the meta device, which costs nothing."""
     with torch.device("meta"):
         network: nn.Module
         if isinstance(config, VQConfig):
             network = VQAutoencoder(config)
+        elif isinstance(config, RRDBConfig):
+            network = RRDBNet(config, SpaceToDepth())
         else:
             network = SwinUNet(config, channels=shapes["out.2.weight"][0])
     return {key: tuple(value.shape) for key, value in network.state_dict().items()}

@@ -35,11 +35,12 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A network's file and what its shapes do not tell. All need the file ``AUTOENCODER`` beside."""
+    """A network's file and what its shapes do not tell; ``latent``: whether it needs ``AUTOENCODER`` beside."""
 
     file: PublishedFile
     role: Role
     schedule: ScheduleConfig
+    latent: bool = True
 
 
 S_LAB = Licence(
@@ -57,6 +58,14 @@ CC_BY_NC_SA = Licence(
     "non-commercial).",
 )
 
+BSD_3 = Licence(
+    "BSD 3-Clause",
+    "https://github.com/xinntao/Real-ESRGAN/blob/master/LICENSE",
+    "Copyright (c) 2021, Xintao Wang. Use and redistribution, changed or not, with the copyright notice, the "
+    "conditions and the disclaimer; no endorsement with the authors' names; no warranty.",
+)
+
+_REALESRGAN = "https://github.com/xinntao/Real-ESRGAN/releases/download/v0.1.0/"
 _RESSHIFT = "https://github.com/zsyOAOA/ResShift/releases/download/v2.0/"
 _SINSR = "https://github.com/wyf0912/SinSR/releases/download/v1.0/"
 
@@ -70,7 +79,21 @@ AUTOENCODER = PublishedFile(
 _FIFTEEN = ScheduleConfig(steps=15, kappa=2, power=0.3, min_noise=0.04)
 _FOUR = ScheduleConfig(steps=4, kappa=2, power=0.3, min_noise=0.2)
 
+_ONE = ScheduleConfig(steps=1)
+"""Of a network that sees neither x_t nor t."""
+
 MODELS = {
+    "realesrgan-x4plus": PublishedModel(
+        PublishedFile(
+            _REALESRGAN + "RealESRGAN_x4plus.pth",
+            BSD_3,
+            size=67040989,
+            sha256="4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
+        ),
+        "teacher",
+        _ONE,
+        latent=False,
+    ),
     "resshift": PublishedModel(
         PublishedFile(
             _RESSHIFT + "resshift_realsrx4_s4_v3.pth",
@@ -90,7 +113,8 @@ MODELS = {
     "sinsr": PublishedModel(PublishedFile(_SINSR + "SinSR_v1.pth", CC_BY_NC_SA), "student", _FIFTEEN),
     "sinsr-v2": PublishedModel(PublishedFile(_SINSR + "SinSR_v2.pth", CC_BY_NC_SA), "student", _FIFTEEN),
 }
-"""By name: ResShift v3 (4 steps), v1 and v2 (15 steps), SinSR as scored on RealSet65 and, v2, on RealSR."""
+"""By name: Real-ESRGAN x4plus; ResShift v3 (4 steps), v1 and v2 (15 steps); SinSR as scored on RealSet65 and,
+v2, on RealSR."""
 
 UNPUBLISHED = {"tddsr-paper": "its authors published no weights; train it: tddsr train realsr"}
 """Models that users may ask for by name, and why they cannot be had."""

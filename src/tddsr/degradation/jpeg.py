@@ -1,4 +1,4 @@
-"""What a JPEG file does to a picture, on any device: 4:2:0 chroma, 8x8 DCT, quantisation with libjpeg's tables.
+"""What a JPEG file does to a picture, on any device: 4:2:0 or 4:4:4, 8x8 DCT, quantisation with libjpeg's tables.
 
 Entropy coding is lossless and left out. Each sample has its own quality. Tested against Pillow's files.
 """
@@ -61,16 +61,35 @@ def _double(chroma: Tensor) -> Tensor:
     return F.interpolate(chroma, scale_factor=2, mode="bilinear", align_corners=False).round()
 
 
-def jpeg(image: Tensor, quality: Tensor) -> Tensor:
-    """Write and read (B,3,H,W) in [0,1] as JPEG at ``quality`` (B,) in 1..100; returns values of 8-bit pictures."""
+def jpeg(image: Tensor, quality: Tensor, full_chroma: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+    """Write and read (B,3,H,W) in [0,1] as JPEG; returns values of 8-bit pictures.
+
+    Args:
+        image: to compress.
+        quality: (B,) in 1..100.
+        full_chroma: (B,) bool, 4:4:4 instead of 4:2:0; unset: nowhere.
+        shift: (B,2) in 0..15, how far down and to the right the picture lies on the grid of blocks, as where it was cut
+            out of a larger file; unset: 0.
+    """
     height, width = image.shape[-2:]
     pixels = (image.clamp(0, 1) * 255).round()
-    pixels = F.pad(pixels, (0, -width % 16, 0, -height % 16), mode="replicate")
+    if shift is not None:
+        pixels = F.pad(pixels, (15, 15, 15, 15), mode="replicate")
+        # Of each sample the part that puts its first block's corner `shift` pixels before the picture.
+        corners = (15 - shift.long()).tolist()
+        pixels = torch.stack(
+            [p[:, y : y + height + 15, x : x + width + 15] for p, (y, x) in zip(pixels, corners, strict=True)]
+        )
+    pixels = F.pad(pixels, (0, -pixels.shape[-1] % 16, 0, -pixels.shape[-2] % 16), mode="replicate")
     ycbcr = _mix(pixels, _TO_YCBCR).round()
     luma = ycbcr[:, :1] - 128
-    chroma = F.avg_pool2d(ycbcr[:, 1:], 2).round()
     luma = _code_plane(luma, quantisation_tables(_LUMINANCE, quality)) + 128
-    chroma = _code_plane(chroma, quantisation_tables(_CHROMINANCE, quality))
-    chroma = _double(chroma.round())
+    table = quantisation_tables(_CHROMINANCE, quality)
+    chroma = _double(_code_plane(F.avg_pool2d(ycbcr[:, 1:], 2).round(), table).round())
+    if full_chroma is not None:
+        chroma = torch.where(full_chroma[:, None, None, None], _code_plane(ycbcr[:, 1:], table).round(), chroma)
     decoded = _mix(torch.cat([luma.round(), chroma], dim=1), _TO_RGB)
+    if shift is not None:
+        corners = shift.long().tolist()
+        decoded = torch.stack([p[:, y : y + height, x : x + width] for p, (y, x) in zip(decoded, corners, strict=True)])
     return decoded[..., :height, :width].round().clamp(0, 255) / 255

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tddsr.degradation.kernels import density_kernels, filter2d
+
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601 weights of red, green, blue."""
 
@@ -43,3 +45,22 @@ def poisson_noise(image: Tensor, scale: Tensor, grey: Tensor, generator: torch.G
     noise = _shot(source, generator)
     noise = torch.where(grey[:, None, None, None], noise[:, :1], noise)
     return image + noise * scale[:, None, None, None]
+
+
+def film_grain(image: Tensor, strength: Tensor, size: Tensor, grey: Tensor, generator: torch.Generator) -> Tensor:
+    """Add grain that spreads over pixels, as of film and paper: strongest in middle tones, none in black and white.
+
+    Args:
+        image: (B,3,H,W) in [0,1].
+        strength: (B,) standard deviation in middle grey, times 255.
+        size: (B,) standard deviation of the blur that makes grain of white noise, pixels.
+        grey: (B,) bool, the same in R, G and B.
+        generator: of the grain.
+    """
+    noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
+    noise = torch.where(grey[:, None, None, None], noise[:, :1], noise)
+    ones = torch.ones_like(size)
+    kernels = density_kernels(15, 15 * ones, size, size, 0 * ones, ones, ones < 0)
+    noise = filter2d(noise, kernels) / kernels.square().sum(dim=(1, 2)).sqrt()[:, None, None, None]
+    tone = luma(image.clamp(0, 1))
+    return image + noise * (4 * tone * (1 - tone)).sqrt() * (strength / 255)[:, None, None, None]

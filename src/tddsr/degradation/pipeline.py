@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -16,11 +16,26 @@ from torch import Tensor
 
 from tddsr.degradation.jpeg import jpeg
 from tddsr.degradation.kernels import density_kernels, filter2d, sinc_kernels
-from tddsr.degradation.noise import gaussian_noise, poisson_noise
-from tddsr.degradation.resize import MODES, resize
+from tddsr.degradation.noise import film_grain, gaussian_noise, poisson_noise
+from tddsr.degradation.resize import resize
 
 Range = tuple[float, float]
-Preset = Literal["resshift", "realesrgan", "mild", "light", "soft"]
+Preset = Literal["resshift", "realesrgan", "mild", "light", "soft", "web", "film"]
+
+
+PRESETS: tuple[Preset, ...] = get_args(Preset)
+
+
+def choose_presets(names: str) -> list[Preset]:
+    """Presets by name, with commas between.
+
+    Raises:
+        ValueError: there is none of a name.
+    """
+    chosen = dict.fromkeys(name.strip() for name in names.split(","))
+    if unknown := chosen.keys() - set(PRESETS):
+        raise ValueError(f"no preset '{sorted(unknown)[0]}': choose of {', '.join(PRESETS)}")
+    return [name for name in PRESETS if name in chosen]
 
 
 class Stage(BaseModel):
@@ -58,7 +73,7 @@ _SECOND = {
 
 
 class Degradation(BaseModel):
-    """All settings of the pipeline; ``preset`` gives the published ones and two of our own."""
+    """All settings of the pipeline; ``preset`` gives the published ones and some of our own."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,6 +84,19 @@ class Degradation(BaseModel):
     final_sinc_probability: float = 0.8
     final_sinc_sizes: tuple[int, int] = (3, 13)
     final_jpeg_quality: Range = (30.0, 95.0)
+    resize_modes: tuple[float, ...] = (1.0, 1.0, 1.0)
+    """weights of ``resize.MODES``"""
+    first_jpeg_probability: float = 1.0
+    jpeg_last_probability: float = 0.5
+    """of the final JPEG to come after the final resize, not before it"""
+    full_chroma_probability: float = 0.0
+    """of a JPEG to be 4:4:4"""
+    shifted: bool = False
+    """whether the first JPEG's blocks lie anywhere, as where a picture was cut before it was written again"""
+    grain_probability: float = 0.0
+    grain_strength: Range = (2.0, 18.0)
+    grain_size: Range = (0.3, 1.2)
+    """of the final picture's pixels"""
     sharpen: bool = False
     """start from the unsharp-masked picture, and train towards it, as Real-ESRGAN does"""
 
@@ -79,6 +107,8 @@ class Degradation(BaseModel):
         ``mild``: those of ResShift's own test pictures, one stage with little blur: most photos from the web.
         ``light``: one blur, hardly any noise and fine JPEG, as of a good camera or of a picture that was only reduced.
         ``soft``: ResShift's resizes, more blur, hardly any noise and fine JPEG: out of focus, or enlarged before.
+        ``web``: reduced cleanly and compressed hard (JPEG quality 10 to 60), once or twice, at other sizes between.
+        ``film``: soft, under grain that spreads over pixels, scanned and compressed: film and old prints.
         """
         if name == "resshift":
             return cls()
@@ -114,6 +144,37 @@ class Degradation(BaseModel):
                 second=Stage(**(_SECOND | quiet), probability=0.5, kernel_sizes=(3, 13)),
                 final_jpeg_quality=(80, 100),
             )
+        if name == "web":
+            return cls(
+                first=Stage(
+                    blur_probability=0.2, sigma=(0.2, 2.0), resize_weights=(0, 1, 0), resize_range=(0.2, 0.6),
+                    gaussian_probability=1, gaussian_sigma=(0, 3),
+                ),
+                first_jpeg_quality=(10, 90),
+                first_jpeg_probability=0.5,
+                second=Stage(**_SECOND, probability=0),
+                resize_modes=(1, 0, 0, 3),
+                final_sinc_probability=0,
+                final_jpeg_quality=(10, 60),
+                jpeg_last_probability=0.75,
+                full_chroma_probability=0.3,
+                shifted=True,
+            )  # fmt: skip
+        if name == "film":
+            return cls(
+                first=Stage(
+                    sigma=(0.4, 5.0), kernel_sizes=(7, 21), resize_weights=(0, 1, 0), resize_range=(0.25, 0.8),
+                    gaussian_probability=1, gaussian_sigma=(0, 6),
+                ),
+                first_jpeg_quality=(60, 95),
+                first_jpeg_probability=0.3,
+                second=Stage(**_SECOND, probability=0),
+                resize_modes=(1, 0, 0, 1),
+                final_sinc_probability=0.2,
+                final_jpeg_quality=(50, 95),
+                jpeg_last_probability=1,
+                grain_probability=1,
+            )  # fmt: skip
         second = Stage(**_SECOND, kernel_sizes=(7, 21))
         return cls(first=Stage(kernel_sizes=(7, 21)), second=second, final_sinc_sizes=(7, 21), sharpen=True)
 
@@ -191,13 +252,35 @@ def _noise(image: Tensor, active: Tensor, stage: Stage, dice: _Dice) -> Tensor:
     return image.clamp(0, 1)
 
 
-def _resize(image: Tensor, size: Tensor, new_size: Tensor, dice: _Dice) -> Tensor:
-    mode = dice.choice((1.0,) * len(MODES))
+def _resize(image: Tensor, size: Tensor, new_size: Tensor, modes: tuple[float, ...], dice: _Dice) -> Tensor:
+    """By one of ``resize.MODES``, drawn by its weight."""
+    mode = dice.choice(modes)
     canvas = (int(new_size[:, 0].max()), int(new_size[:, 1].max()))
     return resize(image, size, new_size, mode, canvas)
 
 
-def _stage(image: Tensor, size: Tensor, nominal: Tensor, stage: Stage, dice: _Dice) -> tuple[Tensor, Tensor]:
+def _jpeg(
+    image: Tensor, active: Tensor, quality: Tensor, settings: Degradation, dice: _Dice, shifted: bool = False
+) -> Tensor:
+    if not shifted and not settings.full_chroma_probability:
+        return _only(active, jpeg, image, quality)
+    full = dice.coin(settings.full_chroma_probability)
+    shift = torch.randint(16, (dice.batch, 2), generator=dice.generator) * int(shifted)
+    return _only(active, jpeg, image, quality, full, shift)
+
+
+def _grain(image: Tensor, settings: Degradation, dice: _Dice) -> Tensor:
+    if not settings.grain_probability:
+        return image
+    active, grey = dice.coin(settings.grain_probability), dice.coin(0.6)
+    strength, size = dice.uniform(*settings.grain_strength), dice.uniform(*settings.grain_size)
+    generator = dice.device_generator(image.device)
+    return _only(active, film_grain, image, strength, size, grey, generator=generator)
+
+
+def _stage(
+    image: Tensor, size: Tensor, nominal: Tensor, stage: Stage, modes: tuple[float, ...], dice: _Dice
+) -> tuple[Tensor, Tensor]:
     """Blur, resize to a random scale of ``nominal`` (B,2), noise; returns the canvas and the new sizes."""
     active = dice.coin(stage.probability)
     image = _blur(image, active, stage, dice)
@@ -207,7 +290,7 @@ def _stage(image: Tensor, size: Tensor, nominal: Tensor, stage: Stage, dice: _Di
     scale = torch.where(direction == 2, torch.ones_like(scale), scale)
     new_size = (nominal * scale[:, None]).floor().clamp(min=1).long()
     new_size = torch.where(active[:, None], new_size, size)
-    image = _resize(image, size, new_size, dice)
+    image = _resize(image, size, new_size, modes, dice)
     return _noise(image, active, stage, dice), new_size
 
 
@@ -217,19 +300,20 @@ def degrade_pair(hr: Tensor, settings: Degradation, generator: torch.Generator) 
     return target, degrade(target, settings, generator)
 
 
-def degrade_mixed(
-    hr: Tensor, settings: Degradation, shares: Mapping[Preset, float], generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """As ``degrade_pair``, but each sample has the chance ``shares[name]`` of the preset ``name``; those come first."""
-    drawn = torch.rand(len(hr), generator=generator) if any(shares.values()) else torch.ones(len(hr))
-    parts, start, bound = [], 0, 0.0
-    for name, share in shares.items():
-        count = int(((bound <= drawn) & (drawn < bound + share)).sum())
-        parts.append((Degradation.preset(name), hr[start : start + count]))
-        start, bound = start + count, bound + share
-    parts.append((settings, hr[start:]))
-    targets, lrs = zip(*(degrade_pair(part, kind, generator) for kind, part in parts if len(part)), strict=True)
-    return torch.cat(targets), torch.cat(lrs)
+def degrade_mixed(hr: Tensor, mix: Mapping[Preset, float], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """As ``degrade_pair``, each sample by one preset, drawn by its weight in ``mix``; samples keep their order."""
+    names = list(mix)
+    if len(names) == 1:
+        return degrade_pair(hr, Degradation.preset(names[0]), generator)
+    drawn = _Dice(len(hr), generator).choice(tuple(mix.values()))
+    targets, lrs = torch.empty_like(hr), [torch.empty(0)] * len(hr)
+    for kind in sorted(set(drawn.tolist())):
+        rows = (drawn == kind).nonzero().squeeze(1)
+        target, lr = degrade_pair(hr[rows.to(hr.device)], Degradation.preset(names[kind]), generator)
+        targets[rows.to(hr.device)] = target
+        for row, picture in zip(rows.tolist(), lr, strict=True):
+            lrs[row] = picture
+    return targets, torch.stack(lrs)
 
 
 def degrade(hr: Tensor, settings: Degradation, generator: torch.Generator) -> Tensor:
@@ -255,18 +339,20 @@ def degrade(hr: Tensor, settings: Degradation, generator: torch.Generator) -> Te
     full = torch.tensor([[height, width]]).expand(batch, 2)
     final = full // factor
 
-    image, size = _stage(hr, full, full, settings.first, dice)
-    image = _only(everyone, jpeg, image, dice.uniform(*settings.first_jpeg_quality))
-    image, size = _stage(image, size, final, settings.second, dice)
+    image, size = _stage(hr, full, full, settings.first, settings.resize_modes, dice)
+    once = dice.coin(settings.first_jpeg_probability) if settings.first_jpeg_probability < 1 else everyone
+    image = _jpeg(image, once, dice.uniform(*settings.first_jpeg_quality), settings, dice, shifted=settings.shifted)
+    image, size = _stage(image, size, final, settings.second, settings.resize_modes, dice)
 
-    jpeg_first = dice.coin(0.5)
+    jpeg_first = dice.coin(1 - settings.jpeg_last_probability)
     quality = dice.uniform(*settings.final_jpeg_quality)
-    image = _only(jpeg_first, jpeg, image, quality)
-    image = _resize(image, size, final, dice)
+    image = _jpeg(image, jpeg_first, quality, settings, dice)
+    image = _resize(image, size, final, settings.resize_modes, dice)
     sinc_size = dice.odd(*settings.final_sinc_sizes)
     kernels = sinc_kernels(settings.final_sinc_sizes[1], sinc_size, dice.uniform(math.pi / 3, math.pi))
     image = _only(dice.coin(settings.final_sinc_probability), filter2d, image, kernels)
-    image = _only(~jpeg_first, jpeg, image, quality)
+    image = _grain(image, settings, dice)
+    image = _jpeg(image, ~jpeg_first, quality, settings, dice)
     return (image.clamp(0, 1) * 255).round() / 255
 
 

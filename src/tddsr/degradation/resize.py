@@ -11,12 +11,17 @@ import math
 import torch
 from torch import Tensor
 
-MODES = ("area", "bilinear", "bicubic")
+MODES = ("area", "bilinear", "bicubic", "clean")
+"""The last is bicubic over all that a new pixel covers (antialiased), as programs reduce pictures today."""
 
 
 def _cubic(distance: Tensor) -> Tensor:
     """Keys' cubic convolution with a = -0.75, as PyTorch and OpenCV have it."""
-    a, d = -0.75, distance.abs()
+    return _keys(distance, -0.75)
+
+
+def _keys(distance: Tensor, a: float) -> Tensor:
+    d = distance.abs()
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((d - 5) * d + 8) * d * a - 4 * a
     return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
@@ -28,7 +33,8 @@ def resize_matrices(size_in: Tensor, size_out: Tensor, mode: Tensor, canvas_in: 
     Args:
         size_in: (B,) whole numbers, at most ``canvas_in``.
         size_out: (B,) whole numbers, at most ``canvas_out``.
-        mode: (B,) index into ``MODES``; each equals ``torch.nn.functional.interpolate`` of that name.
+        mode: (B,) index into ``MODES``; each equals ``torch.nn.functional.interpolate`` of that name, the last one its
+            bicubic with ``antialias``.
         canvas_in: length of the lines that the matrices are applied to.
         canvas_out: length of the lines that they make; beyond ``size_out`` the last sample is repeated.
 
@@ -40,14 +46,20 @@ def resize_matrices(size_in: Tensor, size_out: Tensor, mode: Tensor, canvas_in: 
     centre = (row + 0.5) * ratio - 0.5
     first, last = torch.floor(row * ratio + 1e-9), torch.ceil((row + 1) * ratio - 1e-9)
     # The few source samples around each place, which may lie outside the picture: the edge stands for them.
-    taps = math.ceil(float(ratio.max())) + 6
-    column = torch.minimum(torch.floor(centre), first) - 2 + torch.arange(taps, dtype=torch.float64)
+    stretch = ratio.clamp(min=1)
+    wide = math.ceil(2 * float(stretch.max())) if bool((mode == 3).any()) else 2
+    taps = max(math.ceil(float(ratio.max())) + 6, 2 * wide + 2)
+    column = torch.minimum(torch.floor(centre) + 2 - wide, first) - 2 + torch.arange(taps, dtype=torch.float64)
 
     area = ((column >= first) & (column < last)) / (last - first)
     bilinear = (1 - (centre.clamp(min=0).minimum(n_in - 1) - column).abs()).clamp(min=0)
     bicubic = _cubic(centre - column)
+    inside = (column >= 0) & (column < n_in)  # at the edge it takes fewer samples instead of repeating the last
+    clean = _keys((centre - column) / stretch, -0.5) * inside
+    clean = clean / clean.sum(dim=2, keepdim=True)
     choice = mode[:, None, None]
     weights = torch.where(choice == 0, area, torch.where(choice == 1, bilinear, bicubic))
+    weights = torch.where(choice == 3, clean, weights)
 
     edge = torch.minimum(column.clamp(min=0), n_in - 1).long()
     matrices = torch.zeros(len(size_in), canvas_out, canvas_in)

@@ -81,8 +81,8 @@ def problems(table: Table, scores: Scores) -> Iterator[str]:
         yield ": ".join(filter(None, [failure.method, failure.picture, failure.reason]))
 
 
-def markdown(table: Table, scores: Scores) -> str:
-    """The means as a table; '-' where a score is not defined."""
+def markdown(tables: Mapping[str, Table], scores: Scores) -> str:
+    """The means of sets of pictures, by name, as one table; '-' where a score is not defined."""
     names = [metric.name for metric in scores.metrics]
 
     def cell(values: Mapping[str, float], name: str) -> str:
@@ -90,8 +90,11 @@ def markdown(table: Table, scores: Scores) -> str:
             return "not available"
         return f"{values[name]:.4f}" if name in values else "-"
 
-    lines = [f"| method | {' | '.join(names)} |", "| --- " * (len(names) + 1) + "|"]
-    lines += [
-        f"| {method} | {' | '.join(cell(values, n) for n in names)} |" for method, values in table.means().items()
-    ]
+    several = len(tables) > 1
+    head = ["degradation", "method", *names][not several :]
+    lines = [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+    for title, table in tables.items():
+        for method, values in table.means().items():
+            cells = [title, method, *(cell(values, name) for name in names)][not several :]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

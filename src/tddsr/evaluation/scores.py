@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tddsr.evaluation import frechet
+from tddsr.evaluation import faults, frechet
 from tddsr.evaluation.dists import DISTS
 from tddsr.evaluation.metrics import Colour, ms_ssim, psnr, ssim
 from tddsr.evaluation.niqe import niqe
@@ -99,6 +99,10 @@ def _pyiqa(name: str) -> Callable[[Setting], Score]:
     return load
 
 
+def _weave(period: int) -> Callable[[Setting], Score]:
+    return lambda _: lambda image, _truth: faults.weave(image, period)
+
+
 def _known(truth: Tensor | None) -> Tensor:
     if truth is None:
         raise ValueError("this score needs a true picture")
@@ -117,6 +121,11 @@ METRICS = {
         Metric("NIQE", "lower", (0, None), "none", lambda _: lambda image, _truth: niqe(image), default=True),
         Metric("CLIPIQA", "higher", (0, 1), "none", _pyiqa("CLIPIQA")),
         Metric("MUSIQ", "higher", (0, 100), "none", _pyiqa("MUSIQ")),
+        Metric("Blocks", "lower", (-1, None), "none", lambda _: lambda image, _truth: faults.blocks(image)),
+        *(Metric(f"Weave-{period}", "lower", (0, None), "none", _weave(period)) for period in (2, 4, 8, 16)),
+        Metric("Grain", "lower", (0, None), "none", lambda _: lambda image, _truth: faults.grain(image)),
+        Metric("Ringing", "lower", (0, None), "reference", lambda _: lambda a, b: faults.ringing(a, _known(b))),
+        Metric("Tint", "lower", (0, None), "reference", lambda _: lambda a, b: faults.tint(a, _known(b))),
         Metric("FID", "lower", (0, None), "set", _set(frechet.inception)),
         Metric("FD-VGG16", "lower", (0, None), "set", _set(frechet.vgg16)),
     )

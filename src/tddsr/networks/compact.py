@@ -7,7 +7,6 @@ into tiles gives the same pixels as the whole.
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Literal
 
 import torch
@@ -15,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from tddsr.networks.layers import Recomputed
+from tddsr.networks.layers import TIME_WAVES, Recomputed, time_waves
 from tddsr.networks.space import LatentSpace
 
 
@@ -41,7 +40,7 @@ class CompactConfig(BaseModel):
     encoder_blocks: tuple[int, ...] = (1, 2)
     middle_blocks: int = Field(4, ge=0)
     decoder_blocks: tuple[int, ...] = (2, 2)
-    time_features: int = Field(64, ge=2, multiple_of=2)
+    time_features: int = Field(TIME_WAVES, ge=2, multiple_of=2)
     tail: int = Field(0, ge=0, description="channels of a last correction at hr size; 0: there is none")
 
     def model_post_init(self, context: object) -> None:
@@ -183,10 +182,7 @@ class CompactNet(nn.Module):
         return max(reach(offset) for offset in range(self.multiple))
 
     def _time(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        half = self.config.time_features // 2
-        frequency = torch.exp(-math.log(1000.0) * torch.arange(half, device=t.device) / half)
-        angle = t.float()[:, None] * frequency
-        return self.embed(torch.cat([angle.cos(), angle.sin()], dim=1).to(dtype))  # type: ignore[no-any-return]
+        return self.embed(time_waves(t, self.config.time_features).to(dtype))  # type: ignore[no-any-return]
 
     def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
         """Estimate x_0.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Any
 
@@ -38,6 +39,18 @@ def norm(width: int, eps: float = 1e-5) -> nn.GroupNorm:
 def conv3(width_in: int, width: int) -> nn.Conv2d:
     """A 3x3 convolution that keeps the size."""
     return nn.Conv2d(width_in, width, 3, padding=1)
+
+
+TIME_WAVES = 64
+"""Features that tell a network its time step, unless it says otherwise."""
+
+
+def time_waves(t: Tensor, count: int) -> Tensor:
+    """(B,) 0-based step indices -> (B,count): cosines and sines of geometrically spaced frequencies."""
+    half = count // 2
+    frequency = torch.exp(-math.log(1000.0) * torch.arange(half, device=t.device) / half)
+    angle = t.float()[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
 class Upsample(Recomputed):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
 from tddsr import losses
-from tddsr.config import AdversaryConfig, Recipe
+from tddsr.config import AdversaryConfig, AnyDiscriminator, Recipe
 from tddsr.losses import Adversarial
-from tddsr.networks.discriminator import Discriminator, DiscriminatorConfig
+from tddsr.networks.discriminator import Discriminator, PixelDiscriminator, PixelDiscriminatorConfig
 from tddsr.networks.features import load_features
 from tddsr.training.loop import Player
 
@@ -44,11 +46,18 @@ class Watch:
 class Adversary:
     """One of the two discriminators with its player."""
 
-    def __init__(self, name: str, config: DiscriminatorConfig, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, name: str, config: AnyDiscriminator, recipe: Recipe, device: torch.device) -> None:
         self.name = name
         self.settings: AdversaryConfig = recipe.adversary
-        features = load_features(config.features, recipe.features, trainable=config.train_features).to(device)
-        self.network = Discriminator(config, features).to(device)
+        self.precision: torch.dtype = getattr(torch, recipe.precision)
+        network: Discriminator | PixelDiscriminator
+        if isinstance(config, PixelDiscriminatorConfig):
+            network = PixelDiscriminator(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        else:
+            network = Discriminator(
+                config, load_features(config.features, recipe.features, trainable=config.train_features).to(device)
+            )
+        self.network = network.to(device)
         self.player = Player.of(recipe, self.network, self.settings.optim, averaged=False)
         self.watch = Watch()
 
@@ -56,16 +65,25 @@ class Adversary:
     def kind(self) -> Adversarial:
         return self.settings.loss
 
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        """Pixels are judged in bfloat16 where the run is; heads on a feature network in float32, always."""
+        if self.precision != torch.bfloat16 or not isinstance(self.network, PixelDiscriminator):
+            return nullcontext()
+        return torch.autocast(next(self.network.parameters()).device.type, torch.bfloat16)
+
     def against(self, picture: Tensor, generator: torch.Generator) -> Tensor:
         """Eq. 8 or 10: what whoever made ``picture`` has to minimise."""
-        return losses.generator(self.kind, self.network(picture, generator))
+        with self._autocast():
+            logits = self.network(picture, generator)
+        return losses.generator(self.kind, logits)
 
     def learn(self, real: Tensor, made: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """One step on Eq. 7 or 9; no gradient reaches the pictures."""
         levels = self.network.levels(real.detach(), generator)
         if self.settings.r1:
             levels = [level if level.requires_grad else level.requires_grad_() for level in levels]
-        judged, fooled = self.network.judge(levels), self.network(made.detach(), generator)
+        with self._autocast():
+            judged, fooled = self.network.judge(levels), self.network(made.detach(), generator)
         loss = losses.discriminator(self.kind, judged, fooled)
         if self.settings.r1:
             # R1 on the features (ADD): the squared gradient of the real pictures' logits.

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tddsr import images, rng
 from tddsr.config import DataConfig
+from tddsr.files import whole_or_nothing
 from tddsr.photos import find_photos, read_photo, reduced_size
+from tddsr.training.drawings import draw
+
+_SCENE = 3
+"""Stream of chance of the scenes, beside those of the loop and of the student's noise."""
 
 
 class DataError(ValueError):
@@ -36,8 +45,9 @@ class Patches(Dataset[Tensor]):
         self.photos = find_photos(config.train, config.part)
         for photo in self.photos:
             width, height = reduced_size(images.header_size(photo), config.side)
-            if min(height, width) < config.patch:
-                raise DataError(f"{photo} is {width}x{height}, smaller than data.patch={config.patch}")
+            name, side = ("patch", config.patch) if config.scenes is None else ("scene", config.scene)
+            if min(height, width) < side:
+                raise DataError(f"{photo} is {width}x{height}, smaller than data.{name}={side}")
         listing = [f"{photo.relative_to(config.train)} {photo.stat().st_size}" for photo in self.photos]
         self.digest = hashlib.sha256(os.fsencode("\n".join(listing))).hexdigest()
         """Of the photos' names and sizes in bytes, wherever their folder lies."""
@@ -53,12 +63,16 @@ class Patches(Dataset[Tensor]):
             self._decoded[index] = photo
         return photo
 
-    def _one(self, generator: torch.Generator) -> Tensor:
+    def one(self, target: int, generator: torch.Generator) -> Tensor:
+        """A random (3,target,target) uint8 piece of a random photo, or a drawing."""
+        if self.config.drawings and float(torch.rand(1, generator=generator)) < self.config.drawings:
+            return draw(target, generator)
+
         def below(n: int) -> int:
             return int(torch.randint(n, (1,), generator=generator))
 
         photo = self._photo(below(len(self.photos)))
-        target, side = self.config.patch, self.config.patch
+        side = target
         if self.config.min_scale < 1:
             scale = 1 - (1 - self.config.min_scale) * float(torch.rand(1, generator=generator))
             side = min(round(target / scale), *photo.shape[1:])
@@ -72,9 +86,81 @@ class Patches(Dataset[Tensor]):
 
     def __getitem__(self, number: int) -> Tensor:
         generator = rng.generator(self.seed, number)
-        return torch.stack([self._one(generator) for _ in range(self.config.batch)])
+        return torch.stack([self.one(self.config.patch, generator) for _ in range(self.config.batch)])
 
 
-def batches(patches: Patches, numbers: Sequence[int], workers: int) -> DataLoader[Tensor]:
+Triple = tuple[Tensor, Tensor, Tensor]
+"""hr, lr and the teacher's picture of lr, uint8."""
+
+
+def scene_settings(config: DataConfig) -> dict[str, Any]:
+    """What a scene depends on, of a run's data."""
+    return config.model_dump(mode="json", include={"degradation", "drawings", "side", "min_scale", "turn", "scene"})
+
+
+class Scenes(Dataset[Triple]):
+    """``self[number]`` is the batch of that number, cut from a limited number of scenes that are made once and kept.
+
+    A teacher's picture takes several times as long as a student's step, so each is used for many patches. Scenes
+    lie as files in ``folder``; what is not there is made when it is first needed, by whichever run needs it first.
+
+    Args:
+        patches: where the pictures come from; with its ``config`` and ``seed``.
+        spoil: (1,3,S,S) uint8 hr picture and a generator -> hr to train towards, and lr, uint8.
+        teach: (1,3,s,s) uint8 lr -> the teacher's picture, (1,3,S,S) uint8.
+        folder: its name stands for all that the scenes depend on.
+    """
+
+    def __init__(
+        self,
+        patches: Patches,
+        spoil: Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]],
+        teach: Callable[[Tensor], Tensor],
+        folder: Path,
+    ) -> None:
+        assert patches.config.scenes is not None
+        self.patches, self.spoil, self.teach, self.folder = patches, spoil, teach, folder
+        self.config, self.count = patches.config, patches.config.scenes
+
+    def scene(self, index: int) -> Triple:
+        """Scene ``index``, (3,S,S), (3,s,s) and (3,S,S)."""
+        file = self.folder / f"{index:06d}.safetensors"
+        if not file.is_file():
+            generator = rng.generator(self.patches.seed, _SCENE, index)
+            hr, lr = self.spoil(self.patches.one(self.config.scene, generator)[None], generator)
+            kept = {"hr": hr[0], "lr": lr[0], "target": self.teach(lr)[0]}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with whole_or_nothing(file) as temporary:
+                save_file({name: picture.cpu().contiguous() for name, picture in kept.items()}, temporary)
+        try:
+            found = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{file} cannot be read ({error}); delete it") from error
+        return found["hr"], found["lr"], found["target"]
+
+    def __getitem__(self, number: int) -> Triple:
+        generator = rng.generator(self.patches.seed, number)
+        return tuple(map(torch.stack, zip(*(self._cut(generator) for _ in range(self.config.batch)), strict=True)))  # type: ignore[return-value]
+
+    def _cut(self, generator: torch.Generator) -> list[Tensor]:
+        """The same random part of a random scene's three pictures, turned and mirrored alike."""
+
+        def below(n: int) -> int:
+            return int(torch.randint(n, (1,), generator=generator))
+
+        pictures = self.scene(below(self.count))
+        side = pictures[1].shape[-1]
+        factor, part = self.config.scene // side, self.config.patch * side // self.config.scene
+        top, left = below(side - part + 1), below(side - part + 1)
+        turns, mirrored = below(4) if self.config.turn else 0, below(2)
+        cut = []
+        for picture, scale in zip(pictures, (factor, 1, factor), strict=True):
+            y, x, length = top * scale, left * scale, part * scale
+            piece = torch.rot90(picture[:, y : y + length, x : x + length], turns, dims=(1, 2))
+            cut.append(piece.flip(2) if mirrored else piece)
+        return cut
+
+
+def batches(patches: Patches | Scenes, numbers: Sequence[int], workers: int) -> DataLoader[Any]:
     """The batches of these numbers, in order, read ahead by ``workers`` processes."""
     return DataLoader(patches, batch_size=None, sampler=numbers, num_workers=workers)

@@ -17,7 +17,7 @@ from torch import Tensor
 from tddsr import diffusion, losses, rng
 from tddsr.checkpoint import fingerprint, load_model, read_notes
 from tddsr.config import Recipe, RecipeError
-from tddsr.model import Model
+from tddsr.model import Model, begin
 from tddsr.networks.downsampler import build_downsampler
 from tddsr.training.adversary import Adversary, Watch
 from tddsr.training.loop import Batch, Player, Task
@@ -46,16 +46,11 @@ def _student_of(teacher: Model, recipe: Recipe) -> Model:
             )
     torch.manual_seed(recipe.seed)
     network = recipe.network or source.config.network
-    student = Model(teacher.config.model_copy(update={"role": "student", "network": network}), teacher.space)
-    new, old = student.network.state_dict(), source.network.state_dict()
-    unfit = [key for key in old if key not in new or new[key].shape != old[key].shape]
-    if unfit:
-        raise RecipeError(
-            f"'network' has no place for {len(unfit)} weights of {name}, {unfit[0]} the first: leave it out, or let it "
-            f"contain {source.config.network}"
-        )
-    student.network.load_state_dict(old, strict=False)
-    return student
+    config = teacher.config.model_copy(update={"role": "student", "network": network})
+    try:
+        return begin(source, config, teacher.space)
+    except ValueError as error:
+        raise RecipeError(f"'network' does not follow from {name}: {error}") from error
 
 
 class DistillTask(Task):
@@ -80,6 +75,11 @@ class DistillTask(Task):
         self.loss = PictureLoss(recipe.loss, recipe, device)
         self.players = {"model": Player.of(recipe, self.model.network)}
         self._set_up_adversaries()
+        if recipe.data.scenes is not None and self.teacher.default_steps > 1:
+            raise RecipeError(
+                f"data.scenes keeps a teacher's pictures without the noise they came from: {recipe.teacher}, of "
+                f"{self.teacher.default_steps} steps, cannot have them; a teacher of one step can"
+            )
         self.targets = None if recipe.targets is None else TargetCache(recipe.targets, self._target_key())
 
     def _set_up_adversaries(self) -> None:
@@ -102,9 +102,20 @@ class DistillTask(Task):
     def _target_key(self) -> str:
         """All that a batch's target depends on, but the photos, which the cache compares by their lr pictures."""
         recipe = self.recipe
-        without = {"train", "part", "workers", "distinct", "accumulate"}
+        without = {"train", "part", "workers", "accumulate"}
         data = recipe.data.model_dump(mode="json", exclude=without)
         return json.dumps([self._teacher_hash, recipe.seed, data, recipe.precision, self.device.type])
+
+    def scene_key(self) -> str:
+        return json.dumps([self._teacher_hash, self.recipe.precision, self.device.type])
+
+    @torch.no_grad()
+    def teach(self, lr: Tensor) -> Tensor:
+        lr = lr.to(self.device).float() / 127.5 - 1
+        eps = lr.new_zeros(len(lr), self.teacher.channels, *lr.shape[-2:])
+        with self._autocast():
+            picture = self.teacher.sample(lr, eps).float()
+        return ((picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         precision = getattr(torch, self.recipe.precision)
@@ -123,6 +134,8 @@ class DistillTask(Task):
 
     def _target(self, batch: Batch, y: Tensor) -> Tensor:
         """The teacher's deterministic sample from the x_T that the student gets."""
+        if batch.taught is not None:  # by a teacher of one step, which sees lr alone
+            return self.model.space.encode(batch.taught)
 
         @torch.no_grad()
         def compute() -> Tensor:
@@ -175,14 +188,17 @@ class DistillTask(Task):
                 picture = model.space.decode(x_0).float()
         fidelity: Values = {}
         if "distill" in parts:
-            fidelity = self.loss(model, x_0, batch.hr, generator, picture)
-            if weights.distill:
-                fidelity["distill"] = weights.distill * losses.distill(x_0, self._target(batch, y))
+            taught = self._target(batch, y) if weights.distill or weights.guide != "truth" else None
+            fidelity = self.loss(model, x_0, self._guide(batch, taught, x_0), generator, picture)
+            if weights.distill and taught is not None:
+                fidelity["distill"] = weights.distill * losses.distill(x_0, taught, weights.distill_norm)
         adversarial: Values = {}
-        if self.hr_adversary is not None and picture is not None and "hr" in parts:
+        minded = own_step >= self.recipe.adversary.ahead
+        if minded and self.hr_adversary is not None and picture is not None and "hr" in parts:
             adversarial["adversarial_hr"] = weights.hr * self.hr_adversary.against(picture, generator)
         if self.lr_adversary is not None and picture is not None and "lr" in parts:
             small = self.downsampler(picture, generator)
+        if minded and self.lr_adversary is not None and small is not None:
             adversarial["adversarial_lr"] = weights.lr * self.lr_adversary.against(small, generator)
 
         # Each term's gradient is taken at the student's output, where their sizes compare, then their sum goes on.
@@ -208,10 +224,21 @@ class DistillTask(Task):
         loss = torch.stack([term.detach() for term in terms.values()]).sum()
         values = {"loss": loss, "gradient_norm": norm, **norms, **factors}
         values |= {name: term.detach() for name, term in terms.items()}
-        if small is not None:
+        if "adversarial_lr" in slopes:
             values["downsampler/gradient_norm"] = self.players["downsampler"].follow(slopes["adversarial_lr"], own_step)
-            small = small.detach()
-        return None if picture is None else picture.detach(), small, values
+        return None if picture is None else picture.detach(), None if small is None else small.detach(), values
+
+    def _guide(self, batch: Batch, taught: Tensor | None, x_0: Tensor) -> Tensor:
+        """The pictures that the student is drawn to, beside Eq. 6."""
+        if taught is None or self.weights.guide == "truth":
+            return batch.hr
+        with torch.no_grad():
+            teachers = self.model.space.decode(taught)
+            if self.weights.guide == "teacher":
+                return teachers
+            apart = self.loss.perceptual["lpips"]
+            behind = apart(teachers, batch.hr) > apart(self.model.space.decode(x_0), batch.hr)
+            return torch.where(behind[:, None, None, None], batch.hr, teachers)
 
     def _hr_phase(self, batch: Batch, made: Tensor | None, step: int) -> Values:
         """D_H's step on Eq. 7."""

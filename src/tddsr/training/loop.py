@@ -9,6 +9,7 @@ through MKL, whose last bit hangs on memory addresses unless the environment say
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
@@ -27,10 +28,10 @@ from torch.utils.tensorboard import SummaryWriter
 from tddsr import rng
 from tddsr.checkpoint import save_model, source_of
 from tddsr.config import OptimConfig, Recipe
-from tddsr.degradation import Degradation, degrade_mixed
+from tddsr.degradation import degrade_mixed
 from tddsr.files import whole_or_nothing
 from tddsr.model import Model
-from tddsr.training.data import Patches, batches
+from tddsr.training.data import Patches, Scenes, Triple, batches, scene_settings
 from tddsr.training.validation import Scores, Validator
 
 _DEGRADATION, _STEP = 0, 1
@@ -143,6 +144,8 @@ class Batch:
     """which of the run's batches"""
     generator: torch.Generator
     """for what is drawn at this step alone"""
+    taught: Tensor | None = None
+    """(B,3,4h,4w), the teacher's pictures of ``lr``, where they were kept"""
 
 
 class Task(ABC):
@@ -160,6 +163,14 @@ class Task(ABC):
     @abstractmethod
     def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Train on a batch of ``step``; return scalars to log, among them ``loss``."""
+
+    def scene_key(self) -> str:
+        """All that the teacher's pictures of kept scenes depend on."""
+        raise TypeError("only a student has scenes with a teacher's pictures")
+
+    def teach(self, lr: Tensor) -> Tensor:
+        """(B,3,h,w) uint8 -> the teacher's picture (B,3,4h,4w), uint8."""
+        raise TypeError("only a student has a teacher")
 
     @abstractmethod
     def samplers(self, model: Model) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
@@ -192,8 +203,14 @@ class Run:
         self.folder = recipe.out
         self.state_file = self.folder / "state.pt"
         self.patches = Patches(recipe.data, recipe.seed)
-        self.degradation = Degradation.preset(recipe.data.degradation)
-        self.validator = Validator(recipe.validation, recipe.features, self.degradation, device)
+        self.source: Patches | Scenes = self.patches
+        if recipe.data.scenes is not None:
+            assert recipe.targets is not None  # the recipe's validator saw to it
+            key = json.dumps([task.scene_key(), recipe.seed, scene_settings(recipe.data), self.patches.digest])
+            folder = recipe.targets / hashlib.sha256(key.encode()).hexdigest()[:16]
+            self.source = Scenes(self.patches, self._spoil, task.teach, folder)
+        mix = recipe.validation.degradation or recipe.data.degradation
+        self.validator = Validator(recipe.validation, recipe.features, mix, device)
         unit = task.model.scale * task.model.multiple
         for key, side in (("data.patch", recipe.data.patch), ("validation.crop", recipe.validation.crop)):
             if side % unit:
@@ -262,14 +279,23 @@ class Run:
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
-    def _batch(self, patches: Tensor, number: int, draw: int) -> Batch:
-        """Batch ``number``, made of its patches; what its step draws belongs to ``draw``."""
-        hr = patches.to(self.device).float() / 255
-        generator = rng.generator(self.recipe.seed, _DEGRADATION, number)
-        hr, lr = degrade_mixed(hr, self.degradation, self.recipe.data.shares, generator)
-        return Batch(hr * 2 - 1, lr * 2 - 1, number, rng.generator(self.recipe.seed, _STEP, draw))
+    def _spoil(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The pair, uint8, of hr pictures, uint8."""
+        pair = degrade_mixed(hr.to(self.device).float() / 255, self.recipe.data.degradation, generator)
+        hr, lr = ((picture * 255).round().to(torch.uint8) for picture in pair)
+        return hr, lr
 
-    def _train_step(self, batches: Iterator[Tensor]) -> dict[str, float]:
+    def _batch(self, read: Tensor | Triple, number: int, draw: int) -> Batch:
+        """Batch ``number``, made of what was read for it; what its step draws belongs to ``draw``."""
+        chance = rng.generator(self.recipe.seed, _STEP, draw)
+        if isinstance(read, Tensor):
+            generator = rng.generator(self.recipe.seed, _DEGRADATION, number)
+            hr, lr = degrade_mixed(read.to(self.device).float() / 255, self.recipe.data.degradation, generator)
+            return Batch(hr * 2 - 1, lr * 2 - 1, number, chance)
+        hr, lr, taught = (picture.to(self.device).float() / 127.5 - 1 for picture in read)
+        return Batch(hr, lr, number, chance, taught)
+
+    def _train_step(self, batches: Iterator[Tensor | Triple]) -> dict[str, float]:
         recipe = self.recipe
         own = recipe.own_step(self.step) % self.end  # steps of the preparation come after the last
         logged: dict[str, float] = {}

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tddsr import diffusion
+from tddsr import diffusion, losses
 from tddsr.checkpoint import fingerprint, load_model, read_notes
 from tddsr.config import LossConfig, Recipe, RecipeError
-from tddsr.model import Model
+from tddsr.model import Model, begin
 from tddsr.networks.features import LPIPS, FeatureDistance, load_features
 from tddsr.training.loop import Batch, Player, Task
 
@@ -26,16 +26,6 @@ def local_means(error: Tensor) -> Tensor:
     """
     side = min(_NEIGHBOURS, *error.shape[-2:])
     return F.avg_pool2d(error, side, stride=max(1, side // 2))
-
-
-def zoomed(pictures: Sequence[Tensor], most: float, generator: torch.Generator) -> list[Tensor]:
-    """A random window, the same in all ``pictures`` (B,3,H,W), enlarged to their size by a factor of 1 to ``most``."""
-    height, width = pictures[0].shape[-2:]
-    factor = 1 + (most - 1) * float(torch.rand((), generator=generator))
-    h, w = round(height / factor), round(width / factor)
-    top, left = (int(torch.randint(room + 1, (), generator=generator)) for room in (height - h, width - w))
-    windows = [picture[..., top : top + h, left : left + w] for picture in pictures]
-    return [F.interpolate(window, (height, width), mode="bilinear") for window in windows]
 
 
 def varied(pictures: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
@@ -67,15 +57,17 @@ class PictureLoss:
     def __call__(
         self, model: Model, x_0: Tensor, hr: Tensor, generator: torch.Generator, picture: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Weighted terms of the latent estimate ``x_0``, decoded in ``picture`` if it is, against ``hr`` in [-1,1]."""
+        """Weighted terms of the latent estimate ``x_0``, decoded in ``picture`` if it is, against ``hr`` in [-1,1].
+
+        ``hr`` is whatever the estimate is drawn to: the truth, or a teacher's picture.
+        """
         terms = {}
         if self.config.truth or self.config.drift or self.config.weave:
             with torch.no_grad():
                 truth = model.space.encode(hr)
             error = x_0.float() - truth
         if self.config.truth:
-            distance = F.l1_loss if self.config.truth_norm == "l1" else F.mse_loss
-            terms["truth"] = self.config.truth * distance(x_0.float(), truth)
+            terms["truth"] = self.config.truth * losses.distance(x_0.float(), truth, self.config.truth_norm)
         if self.config.drift:
             terms["drift"] = self.config.drift * local_means(error).abs().mean()
         if self.config.weave:
@@ -88,8 +80,6 @@ class PictureLoss:
             top, left = torch.randint(model.space.factor, (2,), generator=generator).tolist()
             picture = model.space.decode(x_0.float()) if picture is None else picture
             pictures = [each[..., top:, left:] for each in (picture, hr)]
-            if self.config.zoom > 1:
-                pictures = zoomed(pictures, self.config.zoom, generator)
             if self.config.vary:
                 pictures = varied(pictures, generator)
             for name, distance in self.perceptual.items():
@@ -107,9 +97,12 @@ class TeacherTask(Task):
             raise RecipeError(
                 f"model.space {recipe.model.space.kind} has weights: name a model file with them as 'start'"
             )
-        model = Model(recipe.model) if recipe.start is None else load_model(recipe.start)
-        if model.config != recipe.model:
-            raise RecipeError(f"{recipe.start} is another model than the recipe's: {model.config}")
+        model = Model(recipe.model)
+        if recipe.start is not None:
+            try:
+                model = begin(load_model(recipe.start), recipe.model)
+            except ValueError as error:
+                raise RecipeError(f"{recipe.start}: {error}") from error
         self.origin = "" if recipe.start is None else fingerprint(recipe.start)
         self.notes = "" if recipe.start is None else read_notes(recipe.start)
         self.model = model.place(device).recomputing(recipe.recompute).train()

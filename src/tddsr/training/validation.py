@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tddsr import rng
 from tddsr.config import ValidationConfig
-from tddsr.degradation import Degradation
+from tddsr.degradation import Degradation, Preset
 from tddsr.degradation.files import degrade_pixels
 from tddsr.evaluation.metrics import psnr, ssim, to_8_bit
 from tddsr.networks.features import LPIPS
@@ -29,13 +29,13 @@ class Validator:
     """Holds the pairs and the LPIPS networks; ``run`` scores one way of enlarging."""
 
     def __init__(
-        self, config: ValidationConfig, features: Path | None, degradation: Degradation, device: torch.device
+        self, config: ValidationConfig, features: Path | None, mix: Mapping[Preset, float], device: torch.device
     ) -> None:
         self.device = device
         self.lpips = {name: LPIPS(name, features).to(device) for name in config.lpips}
         self.pairs: list[tuple[Tensor, Tensor]] = []
-        kinds = [degradation, *(Degradation.preset(name) for name in config.shares)]
-        shares = [1 - sum(config.shares.values()), *config.shares.values()]
+        kinds = [Degradation.preset(name) for name in mix]
+        shares = [weight / sum(mix.values()) for weight in mix.values()]
         owed = [0.0 for _ in kinds]
         for path in find_photos(config.folder, config.part)[: config.count]:
             photo = read_photo(path, config.side)

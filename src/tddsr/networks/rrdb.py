@@ -1,0 +1,204 @@
+"""Real-ESRGAN's network (ESRGAN: Wang et al. 2018), as a teacher whole, and made smaller as a student.
+
+Residual-in-residual dense blocks at the size of the lr picture, then a tail that enlarges. Written from the
+description; weights go by the names of the official checkpoints. Nothing normalises over space, so ``halo`` is bounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from tddsr.networks.layers import TIME_WAVES, Recomputed, conv3, time_waves
+from tddsr.networks.space import LatentSpace
+
+DENSE_BLOCKS = 3
+"""in a block"""
+
+CONVOLUTIONS = 5
+"""in a dense block, each of 3x3 on everything before it"""
+
+OURS = ("enter_x.weight", "time.weight", "time.bias")
+"""Weights that the published network lacks, since it knows neither x_t nor t; zero at first."""
+
+_SHARE = 0.2
+"""of its change that a block, and a dense block, adds to its input"""
+
+
+class RRDBConfig(BaseModel):
+    """Size of an ``RRDBNet``; the defaults are Real-ESRGAN x4plus's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["rrdb"]
+    features: int = Field(64, ge=1, description="channels between the blocks")
+    growth: int = Field(32, ge=1, description="channels that each convolution of a dense block adds")
+    blocks: int = Field(23, ge=1)
+    tail_scale: Literal[1, 2, 4] = Field(
+        4, description="lr sizes at which the tail works; at less than 4, each of its pixels makes a block of hr pixels"
+    )
+    tail_features: int = Field(64, ge=1, description="channels of the tail")
+
+
+def _act(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, 0.2)
+
+
+class _DenseBlock(nn.Module):
+    """x + 0.2 times what five convolutions make of it, each of all that is there."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__()
+        for i in range(CONVOLUTIONS):
+            last = i == CONVOLUTIONS - 1
+            self.add_module(f"conv{i + 1}", conv3(features + i * growth, features if last else growth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = [x]
+        *inner, last = self.children()
+        for conv in inner:
+            maps.append(_act(conv(torch.cat(maps, dim=1))))
+        change: Tensor = last(torch.cat(maps, dim=1))
+        return x + _SHARE * change
+
+
+class _Block(Recomputed):
+    """The change: 0.2 times what three dense blocks make of x."""
+
+    def __init__(self, features: int, growth: int) -> None:
+        super().__init__()
+        for i in range(DENSE_BLOCKS):
+            self.add_module(f"rdb{i + 1}", _DenseBlock(features, growth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for dense in self.children():
+            x = dense(x)
+        return _SHARE * x
+
+
+class RRDBNet(nn.Module):
+    """f(x_t, t, lr) -> x_0 in the space of 4x4 blocks of pixels.
+
+    ``x_t`` and ``t`` come in by layers that are zero at first: as published, the network sees ``lr`` alone.
+    """
+
+    multiple = 1
+    """Height and width of lr may be any."""
+
+    def __init__(self, config: RRDBConfig, space: LatentSpace) -> None:
+        super().__init__()
+        self.config, self.space = config, space
+        features, tail = config.features, config.tail_features
+        self.conv_first = conv3(3, features)
+        self.enter_x = nn.Conv2d(space.channels, features, 1, bias=False)
+        self.time = nn.Linear(TIME_WAVES, 2 * features)
+        self.body = nn.ModuleList(_Block(features, config.growth) for _ in range(config.blocks))
+        self.conv_body = conv3(features, features)
+        self.ups = [f"conv_up{doubling + 1}" for doubling in range(int(math.log2(config.tail_scale)))]
+        for name, width in zip(self.ups, (features, tail), strict=False):
+            self.add_module(name, conv3(width, tail))
+        self.conv_hr = conv3(tail if self.ups else features, tail)
+        self.conv_last = conv3(tail, 3 * (space.factor // config.tail_scale) ** 2)
+        for new in (self.enter_x.weight, self.time.weight, self.time.bias):
+            nn.init.zeros_(new)
+
+    @property
+    def halo(self) -> int:
+        """How many lr pixels beyond itself an output pixel depends on, at most."""
+        low, high = 0, self.config.tail_scale - 1
+        low, high = low - 2, high + 2  # conv_last, conv_hr
+        for _ in self.ups:
+            low, high = (low - 1) // 2, (high + 1) // 2
+        return max(-low, high) + 2 + self.config.blocks * DENSE_BLOCKS * CONVOLUTIONS  # conv_first, conv_body
+
+    def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
+        """Estimate x_0.
+
+        Args:
+            x_t: (B, channels, h, w), scaled to about unit variance (``diffusion.scale_input``).
+            t: (B,), 0-based step index.
+            lr: (B, 3, h, w) in [-1, 1].
+        """
+        gate, shift = self.time(time_waves(t, TIME_WAVES).to(x_t.dtype))[:, :, None, None].chunk(2, dim=1)
+        first = self.conv_first(lr / 2 + 0.5) + (1 + gate) * self.enter_x(x_t) + shift
+        # Under autocast the sum over the blocks keeps the weights' precision: small changes would be lost in bfloat16.
+        low, precise = first.dtype, self.conv_first.weight.dtype
+        x = first = first.to(precise)
+        for block in self.body:
+            x = x + block(x.to(low))
+        x = first + self.conv_body(x.to(low))
+        for name in self.ups:
+            x = _act(self.get_submodule(name)(F.interpolate(x, scale_factor=2.0, mode="nearest")))
+        x = _act(self.conv_hr(x))
+        picture = F.pixel_shuffle(self.conv_last(x), self.space.factor // self.config.tail_scale)
+        return self.space.encode(picture * 2 - 1)
+
+
+def _strongest(norms: Tensor, count: int) -> Tensor:
+    """Places of the ``count`` largest, in their order."""
+    return norms.topk(count).indices.sort().values
+
+
+def _size(weight: Tensor, axis: int) -> Tensor:
+    return weight.pow(2).sum(dim=[a for a in range(weight.ndim) if a != axis])
+
+
+def shrink(weights: Mapping[str, Tensor], whole: RRDBConfig, part: RRDBConfig) -> dict[str, Tensor]:
+    """Weights of a smaller network that starts as the larger one, as far as it can.
+
+    Of its blocks an even selection stays, the first and the last among them; of its channels those with the largest
+    weights. A tail at a smaller size keeps the convolutions it has room for, and gives all hr pixels of a block the
+    same value at first.
+
+    Raises:
+        ValueError: ``part`` is larger than ``whole`` somewhere.
+    """
+    for name in ("features", "growth", "blocks", "tail_scale", "tail_features"):
+        if getattr(part, name) > getattr(whole, name):
+            raise ValueError(f"{name} is {getattr(part, name)}, more than the {getattr(whole, name)} it starts from")
+    blocks = torch.linspace(0, whole.blocks - 1, part.blocks).round().int().tolist()
+    reading = [weights[f"body.{b}.rdb1.conv{c}.weight"][:, : whole.features] for b in blocks for c in range(1, 6)]
+    features = _strongest(torch.stack([_size(weight, 1) for weight in reading]).sum(dim=0), part.features)
+    tail = _strongest(_size(weights["conv_last.weight"], 1), part.tail_features)
+    small: dict[str, Tensor] = {}
+
+    def take(target: str, source: str, outputs: Tensor, inputs: Tensor | None = None) -> None:
+        weight = weights[f"{source}.weight"][outputs]
+        small[f"{target}.weight"] = weight if inputs is None else weight[:, inputs]
+        if f"{source}.bias" in weights:
+            small[f"{target}.bias"] = weights[f"{source}.bias"][outputs]
+
+    take("conv_first", "conv_first", features)
+    take("enter_x", "enter_x", features)
+    take("time", "time", torch.cat([features, whole.features + features]))
+    for to, block in enumerate(blocks):
+        for dense in range(1, DENSE_BLOCKS + 1):
+            place = f"body.{block}.rdb{dense}.conv"
+            inputs = features
+            for conv in range(1, CONVOLUTIONS):
+                begin = whole.features + (conv - 1) * whole.growth
+                later = [
+                    _size(weights[f"{place}{c}.weight"][:, begin : begin + whole.growth], 1)
+                    for c in range(conv + 1, CONVOLUTIONS + 1)
+                ]
+                grown = _strongest(torch.stack([sizes for sizes in later]).sum(dim=0), part.growth)
+                take(f"body.{to}.rdb{dense}.conv{conv}", f"{place}{conv}", grown, inputs)
+                inputs = torch.cat([inputs, begin + grown])
+            take(f"body.{to}.rdb{dense}.conv{CONVOLUTIONS}", f"{place}{CONVOLUTIONS}", features, inputs)
+    take("conv_body", "conv_body", features, features)
+    before = features
+    for doubling in range(int(math.log2(part.tail_scale))):
+        take(f"conv_up{doubling + 1}", f"conv_up{doubling + 1}", tail, before)
+        before = tail
+    take("conv_hr", "conv_hr", tail, before)
+    take("conv_last", "conv_last", torch.arange(len(weights["conv_last.weight"])), tail)
+    copies = (whole.tail_scale // part.tail_scale) ** 2
+    for kind in ("weight", "bias"):
+        small[f"conv_last.{kind}"] = small[f"conv_last.{kind}"].repeat_interleave(copies, dim=0)
+    return {name: weight.clone() for name, weight in small.items()}

@@ -1,0 +1,187 @@
+"""Scenes that are spoilt once and kept with their teacher's pictures; what a student is drawn to."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+from rich.console import Console
+
+from tddsr import rng
+from tddsr.checkpoint import save_model
+from tddsr.config import load_recipe
+from tddsr.degradation import PRESETS
+from tddsr.training.data import DataError, Scenes
+from tddsr.training.distill import DistillTask
+from tddsr.training.drawings import draw
+from tddsr.training.loop import Run
+from tddsr.training.start import prepare
+from tests.conftest import SMALL_RRDB, changed, small_rrdb
+
+CPU, QUIET = torch.device("cpu"), Console(quiet=True)
+
+
+@pytest.fixture
+def follow(distill, tmp_path):
+    """A student of Real-ESRGAN's kind that starts as its teacher, made smaller."""
+    save_model(small_rrdb("teacher"), tmp_path / "rrdb.safetensors")
+    data = {**distill.data.model_dump(), "scenes": 3, "scene": 96, "patch": 64, "degradation": {"light": 1, "web": 1}}
+    return changed(
+        distill, teacher=tmp_path / "rrdb.safetensors", network=SMALL_RRDB, targets=tmp_path / "targets", data=data
+    )
+
+
+def ready(recipe) -> Run:
+    return prepare(recipe, CPU, QUIET)
+
+
+def student_of(run: Run) -> DistillTask:
+    assert isinstance(run.task, DistillTask)
+    return run.task
+
+
+def scenes_of(run: Run) -> Scenes:
+    assert isinstance(run.source, Scenes)
+    return run.source
+
+
+def players(run):
+    return torch.cat([weight.detach().flatten() for weight in run.task.model.parameters()])
+
+
+def test_patches_are_cut_alike_from_all_three_pictures(follow):
+    run = ready(follow)
+    seen = set()
+    for number in range(12):
+        hr, lr, taught = run.source[number]
+        assert (hr.shape, lr.shape, taught.shape) == ((2, 3, 64, 64), (2, 3, 16, 16), (2, 3, 64, 64))
+        # What is cut, turned and mirrored alike still shows the same: reduced, they are near each other.
+        small = F.avg_pool2d(hr.float(), 4)
+        near = (small - lr.float()).abs().mean()
+        assert all(near < (small - lr.float().flip(axis)).abs().mean() for axis in (2, 3))
+        seen.add(bytes(hr.numpy().tobytes()))
+    assert len(seen) == 12
+    assert len(list(follow.targets.rglob("*.safetensors"))) == 3
+    again = ready(follow).source[5]
+    assert all(map(torch.equal, again, run.source[5]))
+
+
+def test_a_scenes_target_is_its_teachers_picture(follow):
+    run = ready(follow)
+    _, lr, taught = scenes_of(run).scene(1)
+    lr = lr[None].float() / 127.5 - 1
+    made = student_of(run).teacher.sample(lr, torch.zeros(1, 48, *lr.shape[-2:]))
+    expected = ((made + 1) * 127.5).clamp(0, 255)
+    assert (expected - taught.float()).abs().max() <= 0.51
+
+
+def test_a_full_folder_spares_the_teacher_and_changes_nothing(follow, tmp_path, monkeypatch):
+    weights = []
+    for name in ("first", "second"):
+        run = ready(changed(follow, out=tmp_path / name))
+        if name == "second":
+            monkeypatch.setattr(student_of(run).teacher, "sample", None)
+        run.run()
+        weights.append(players(run))
+    assert torch.equal(*weights)
+
+
+def test_other_settings_are_other_scenes(follow):
+    folders = {
+        scenes_of(ready(settings)).folder
+        for settings in (
+            follow,
+            changed(follow, steps=4),
+            changed(follow, data={**follow.data.model_dump(), "batch": 1, "scenes": 2}),
+            changed(follow, data={**follow.data.model_dump(), "degradation": {"light": 1}}),
+            changed(follow, data={**follow.data.model_dump(), "drawings": 0.5}),
+            changed(follow, seed=7),
+        )
+    }
+    assert len(folders) == 4  # the first three are one
+
+
+def test_a_damaged_scene_says_what_to_do(follow):
+    run = ready(follow)
+    scenes_of(run).scene(0)
+    (file,) = follow.targets.rglob("*.safetensors")
+    file.write_bytes(b"broken")
+    with pytest.raises(DataError, match="delete it"):
+        scenes_of(run).scene(0)
+
+
+def test_scenes_need_a_folder_and_a_teacher_that_sees_lr_alone(follow, distill):
+    with pytest.raises(ValidationError, match="targets"):
+        changed(follow, targets=None)
+    with pytest.raises(ValueError, match="one step"):
+        ready(changed(distill, data=follow.data.model_dump(), targets=follow.targets))
+
+
+def drawn_to(follow, guide, student, teacher, hr):
+    """Where the terms of a batch of two pull, with the student's and the teacher's pictures given."""
+    loss = {**follow.loss.model_dump(), "guide": guide, "distill": 0, "truth": 1, "lpips": 0.1}
+    run = ready(changed(follow, loss=loss))
+    encode = run.task.model.space.encode
+    return student_of(run)._guide(
+        run._batch((hr, hr[..., ::4, ::4], teacher), 0, 0), encode(teacher / 127.5 - 1), encode(student)
+    )
+
+
+def test_a_patch_is_drawn_to_the_truth_where_the_teacher_is_behind(follow):
+    hr = torch.randint(0, 256, (2, 3, 64, 64), generator=rng.generator(0)).float()
+    flat = torch.full_like(hr, 127)
+    student = torch.stack([hr[0], flat[1]]) / 127.5 - 1  # the first is right, the second is not
+    teacher = torch.stack([flat[0], hr[1]])  # the other way round
+    for guide, expected in (("truth", hr), ("teacher", teacher), ("nearer", torch.stack([hr[0], teacher[1]]))):
+        found = drawn_to(follow, guide, student, teacher, hr)
+        torch.testing.assert_close(found, expected / 127.5 - 1, atol=1e-5, rtol=0)
+
+
+def test_guides_that_cannot_be_are_refused(follow, recipe):
+    with pytest.raises(ValidationError, match=r"lpips above 0"):
+        changed(follow, loss={"guide": "nearer", "truth": 1})
+    with pytest.raises(ValidationError, match="needs a teacher"):
+        changed(recipe, loss={**recipe.loss.model_dump(), "guide": "teacher"})
+
+
+def test_the_discriminator_learns_before_the_student_minds_it(follow):
+    """The student's weights are as without it, until it does."""
+    loss = {**follow.loss.model_dump(), "hr": 0.5}
+    adversary = {"hr": {"kind": "pixels", "channels": 4}, "ahead": 4, "loss": "bce"}
+    alone, waiting, minding = (
+        changed(follow, out=follow.out / name, steps=4, loss=terms, adversary=settings)
+        for name, terms, settings in (
+            ("alone", follow.loss.model_dump(), {}),
+            ("waiting", loss, adversary),
+            ("minding", loss, {**adversary, "ahead": 0}),
+        )
+    )
+    weights, judges = [], []
+    for settings in (alone, waiting, minding):
+        run = ready(settings)
+        others = [player for name, player in run.task.players.items() if name != "model"]
+        before = [weight.detach().clone() for player in others for weight in player.parameters]
+        run.run()
+        weights.append(players(run))
+        after = [weight for player in others for weight in player.parameters]
+        judges.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert judges == [False, True, True]
+
+
+def test_drawings_are_the_same_for_the_same_chance_and_have_hard_edges():
+    one, same, other = (draw(96, rng.generator(seed)) for seed in (1, 1, 2))
+    assert one.shape == (3, 96, 96)
+    assert one.dtype == torch.uint8
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    steps = torch.stack([draw(96, rng.generator(3, seed)).float().diff(dim=2).abs().amax() for seed in range(12)])
+    assert steps.median() > 100
+
+
+@pytest.mark.parametrize("name", ["compact-follow", "compact-sharpen"])
+def test_the_shipped_recipes_know_the_whole_world(name):
+    data = load_recipe(name).data
+    assert set(PRESETS) - set(data.degradation) <= {"soft"}
+    assert max(data.degradation.values()) <= 0.3 * sum(data.degradation.values())
+    assert data.drawings > 0
