@@ -21,11 +21,11 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
 
 from tddsr import Upscaler
+from tddsr.model import Model, ModelConfig, ScheduleConfig
+from tddsr.networks.rrdb import RRDBConfig
 
 CASES = [("128x128 -> 512x512", 128, 128), ("1500x1000 -> 6000x4000", 1500, 1000)]
 
@@ -54,58 +54,13 @@ def measure(model: str, threads: int, repeats: int, width: int, height: int, til
     return {"seconds": ours, "bicubic": bicubic, "peak": peak / 1024, "idle": before / 1024}
 
 
-def _conv(inputs: int, outputs: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
-
-
-class _Dense(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList(_conv(64 + 32 * i, 32 if i < 4 else 64) for i in range(5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps = [x]
-        *inner, last = self.convs
-        for layer in inner:
-            maps.append(F.leaky_relu(layer(torch.cat(maps, dim=1)), 0.2))
-        change: Tensor = last(torch.cat(maps, dim=1))
-        return x + 0.2 * change
-
-
-class _Residual(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(*(_Dense() for _ in range(3)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        change: Tensor = self.inner(x)
-        return x + 0.2 * change
-
-
-class RRDBNet(nn.Module):
-    """The network of Real-ESRGAN x4plus (Wang et al. 2018: 23 blocks, 64 features, growth 32), with random weights."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = _conv(3, 64), _conv(64, 3)
-        self.trunk = nn.Sequential(*(_Residual() for _ in range(23)))
-        self.body, self.up_1, self.up_2, self.high = (_conv(64, 64) for _ in range(4))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B,3,h,w) -> (B,3,4h,4w)."""
-        x = self.first(x)
-        x = x + self.body(self.trunk(x))
-        for up in (self.up_1, self.up_2):
-            x = F.leaky_relu(up(F.interpolate(x, scale_factor=2)), 0.2)
-        enlarged: Tensor = self.last(F.leaky_relu(self.high(x), 0.2))
-        return enlarged
-
-
 def peer(model: str, threads: int, repeats: int) -> tuple[float, float]:
     """Seconds for the first case: ours and Real-ESRGAN's, in turn."""
     torch.set_num_threads(threads)
     _, width, height = CASES[0]
-    upscaler, network, lr = Upscaler.load(model, device="cpu"), RRDBNet().eval(), torch.rand(1, 3, height, width)
+    config = ModelConfig(role="teacher", network=RRDBConfig(kind="rrdb"), schedule=ScheduleConfig(steps=1))
+    upscaler, network = Upscaler.load(model, device="cpu"), Upscaler(Model(config).place("cpu").frozen())
+    lr = torch.rand(1, 3, height, width)
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     with torch.inference_mode():
         for _ in range(repeats + 1):

@@ -79,10 +79,12 @@ def test_a_full_folder_spares_the_teacher_and_changes_nothing(follow, tmp_path, 
     for name in ("first", "second"):
         run = ready(changed(follow, out=tmp_path / name))
         if name == "second":
-            monkeypatch.setattr(student_of(run).teacher, "sample", None)
+            for way in ("sample", "predictor"):
+                monkeypatch.setattr(student_of(run).teacher, way, None)
         run.run()
         weights.append(players(run))
     assert torch.equal(*weights)
+    assert len(list(follow.targets.rglob("*.safetensors"))) == 3
 
 
 def test_other_settings_are_other_scenes(follow):

@@ -9,6 +9,7 @@ from tddsr import upscaler as module
 from tddsr.checkpoint import save_model
 from tddsr.images import ImageError
 from tddsr.model import Model
+from tddsr.networks.compact import CompactNet
 from tddsr.upscaler import Upscaler, output_path
 from tests.conftest import photo
 from tests.derived import small_paper_model
@@ -246,7 +247,7 @@ def test_progress_counts_tiles(student):
 
 
 def test_auto_tiles_bound_the_memory(student, monkeypatch):
-    monkeypatch.setattr(module, "_BYTES_PER_LR_PIXEL", 2**30 // 80**2)  # as if only 80x80 pixels fitted
+    monkeypatch.setattr(module, "_BUDGET", CompactNet.bytes_per_lr_pixel * 80**2)  # as if only 80x80 pixels fitted
     areas = []
     run_tile = Upscaler._run_tile
 

@@ -136,6 +136,11 @@ class Model(nn.Module):
         # x_T and every network evaluation see lr through y, the bicubic enlargement.
         return BICUBIC_RADIUS + steps * network + space
 
+    @property
+    def bytes_per_lr_pixel(self) -> int | None:
+        """Peak memory of one evaluation in float32, with room for what an allocator keeps; None: not measured."""
+        return None if isinstance(self.network, SwinUNet) else self.network.bytes_per_lr_pixel
+
     def encode_lr(self, lr: Tensor) -> Tensor:
         """Y of Eq. 1: the latent of the bicubic enlargement."""
         return self.space.encode(bicubic_x4(lr))

@@ -28,10 +28,6 @@ Progress = Callable[[int, int], None]
 _START_NOISE, _STEP_NOISE = 0, 1
 """Streams of chance: the noise of x_T, and that of the stochastic sampler's steps."""
 
-_BYTES_PER_LR_PIXEL = 3000
-"""Peak memory of one evaluation of the compact network in float32, 1700 as measured, and room for what the allocator
-keeps between tiles (benchmarks/upscale.py)."""
-
 _BUDGET = 2**30
 """What a tile may take on a CPU."""
 
@@ -211,11 +207,12 @@ class Upscaler:
 
     def _auto_tile(self, height: int, width: int, halo: int | None) -> int | None:
         """None where the whole picture fits, else the side of a tile that does."""
-        if halo is None:
+        needed = self.model.bytes_per_lr_pixel
+        if halo is None or needed is None:
             return _BLENDED_TILE if max(height, width) > _BLENDED_TILE else None
         device = self.weight.device
         budget = _BUDGET if device.type != "cuda" else int(torch.cuda.mem_get_info(device)[0] * 0.8)
-        pixels = budget // _BYTES_PER_LR_PIXEL
+        pixels = budget // needed
         return None if height * width <= pixels else max(math.isqrt(pixels) - 2 * halo, _SMALLEST_TILE)
 
     def _enlarge(

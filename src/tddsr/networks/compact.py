@@ -127,8 +127,10 @@ class CompactNet(nn.Module):
     """f(x_t, t, lr) -> x_0 in a latent space at lr size: a U-Net that corrects the bicubic enlargement.
 
     ``multiple``: height and width it takes are multiples of this. ``halo``: how many pixels of ``x_t`` and ``lr``
-    beyond itself an output pixel depends on, at most.
+    beyond itself an output pixel depends on, at most. ``bytes_per_lr_pixel``: see ``Model``.
     """
+
+    bytes_per_lr_pixel = 3000
 
     def __init__(self, config: CompactConfig, space: LatentSpace) -> None:
         super().__init__()

@@ -117,6 +117,13 @@ class RRDBNet(nn.Module):
             low, high = (low - 1) // 2, (high + 1) // 2
         return max(-low, high) + 2 + self.config.blocks * DENSE_BLOCKS * CONVOLUTIONS  # conv_first, conv_body
 
+    @property
+    def bytes_per_lr_pixel(self) -> int:
+        """See ``Model``: a dense block's maps several times over, or three of the tail's."""
+        config = self.config
+        trunk = config.features + (CONVOLUTIONS - 1) * config.growth
+        return 4 * (5 * trunk + 3 * config.tail_scale**2 * config.tail_features)
+
     def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
         """Estimate x_0.
 

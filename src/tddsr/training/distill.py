@@ -80,7 +80,8 @@ class DistillTask(Task):
                 f"data.scenes keeps a teacher's pictures without the noise they came from: {recipe.teacher}, of "
                 f"{self.teacher.default_steps} steps, cannot have them; a teacher of one step can"
             )
-        self.targets = None if recipe.targets is None else TargetCache(recipe.targets, self._target_key())
+        kept = recipe.targets if recipe.data.scenes is None else None  # scenes have their own
+        self.targets = None if kept is None else TargetCache(kept, self._target_key())
 
     def _set_up_adversaries(self) -> None:
         recipe, settings = self.recipe, self.recipe.adversary

@@ -355,7 +355,7 @@ class Run:
             bar = progress.add_task(recipe.task, total=self.end, completed=self.step)
             recent: dict[str, float] = {}
             numbers = [number for step in range(self.step, self.end) for number in recipe.batch_numbers(step)]
-            ahead = iter(batches(self.patches, numbers, recipe.data.workers))
+            ahead = iter(batches(self.source, numbers, recipe.data.workers))
             while self.step < self.end:
                 logged = self._train_step(ahead)
                 recent |= logged  # not every step has every value
