@@ -11,7 +11,7 @@ from tddsr.checkpoint import save_model
 from tddsr.config import load_recipe
 from tddsr.degradation import PRESETS
 from tddsr.training.data import DataError, Scenes
-from tddsr.training.distill import DistillTask
+from tddsr.training.distill import DistillTask, low_band
 from tddsr.training.drawings import draw
 from tddsr.training.loop import Run
 from tddsr.training.start import prepare
@@ -187,3 +187,27 @@ def test_the_shipped_recipes_know_the_whole_world(name):
     assert set(PRESETS) - set(data.degradation) <= {"soft"}
     assert max(data.degradation.values()) <= 0.3 * sum(data.degradation.values())
     assert data.drawings > 0
+
+
+def test_the_low_band_is_what_is_smooth():
+    ramp = torch.linspace(-1, 1, 128).expand(1, 3, 128, -1)
+    inside = slice(16, -16)
+    torch.testing.assert_close(low_band(ramp)[..., inside], ramp[..., inside], atol=0.02, rtol=0)
+    torch.testing.assert_close(low_band(torch.full((1, 3, 64, 96), 0.3)), torch.full((1, 3, 64, 96), 0.3))
+    fine = torch.rand(1, 3, 128, 128, generator=rng.generator(0)) - 0.5
+    assert low_band(fine).abs().max() < 0.1
+
+
+def test_a_teachers_shift_of_colour_is_not_taught(follow):
+    """Its detail is."""
+    hr, lr, taught = ready(follow).source[0]
+    shifted = torch.stack([taught[:, 0] // 2, taught[:, 1] // 2 + 60, taught[:, 2] // 2 + 90], dim=1)
+    found = []
+    for band in ("teacher", "truth"):
+        run = ready(changed(follow, loss={**follow.loss.model_dump(), "low_band": band}))
+        batch = run._batch((hr, lr, shifted), 0, 0)
+        found.append(run.task.model.space.decode(student_of(run)._target(batch, batch.lr)) - batch.hr)
+    assert low_band(found[1]).abs().mean() < 0.3 * low_band(found[0]).abs().mean()
+    torch.testing.assert_close(found[1] - low_band(found[1] - found[0]), found[0], atol=0.2, rtol=0)
+    with pytest.raises(ValidationError, match=r"needs data\.scenes"):
+        changed(follow, loss={**follow.loss.model_dump(), "low_band": "truth"}, data={})

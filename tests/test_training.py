@@ -506,6 +506,7 @@ def test_sizes_that_the_network_cannot_take_are_refused_before_the_first_step(re
 def test_every_recipe_trains(name, steps, recipe, distill, random_features, tmp_path):
     """As it is, but for the size of the network, of the patches and of the run."""
     save_model(small_model("student"), tmp_path / "student.safetensors")
+    save_model(rrdb := small_rrdb("teacher"), tmp_path / "rrdb.safetensors")
     settings = load_recipe(name)
     compact = name.startswith("compact")
     patch = 64 if compact else 128
@@ -528,6 +529,10 @@ def test_every_recipe_trains(name, steps, recipe, distill, random_features, tmp_
     if settings.task == "teacher":
         changes["model"] = recipe.model if compact else small_paper_model().config
         changes["start"] = settings.start and tmp_path / "paper.safetensors"
+        if compact and settings.start:
+            assert settings.model is not None
+            changes["model"] = settings.model.model_copy(update={"network": rrdb.config.network})
+            changes["start"] = tmp_path / "rrdb.safetensors"
     else:
         adversary = settings.adversary.model_dump()
         adversary["pretrain"] = {key: min(steps, 1) for key, steps in adversary["pretrain"].items()}
@@ -539,7 +544,6 @@ def test_every_recipe_trains(name, steps, recipe, distill, random_features, tmp_
         changes["adversary"] = adversary
         changes["network"] = settings.network and SMALL
         if settings.data.scenes is not None:
-            save_model(small_rrdb("teacher"), tmp_path / "rrdb.safetensors")
             changes["teacher"], changes["network"] = tmp_path / "rrdb.safetensors", settings.network and SMALL_RRDB
             changes["start"] = settings.start and tmp_path / "rrdb.safetensors"
     run = prepare(changed(settings, **changes), CPU, QUIET)

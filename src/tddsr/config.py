@@ -95,6 +95,10 @@ class LossConfig(_Section):
 
     distill: float = Field(1.0, ge=0, description="Eq. 6 (distill only)")
     distill_norm: Norm = Field("l2", description="mean absolute error, or Eq. 6's mean squared one")
+    low_band: Literal["teacher", "truth"] = Field(
+        "teacher",
+        description="whose means over 32 hr pixels the teacher's kept pictures have: it may shift colours",
+    )
     guide: Literal["truth", "teacher", "nearer"] = Field(
         "truth",
         description="what the terms below draw to: x_0, the teacher's picture (distill only), or for each patch x_0"
@@ -226,6 +230,8 @@ class Recipe(_Section):
             raise ValueError("loss.guide=nearer measures by LPIPS: it needs loss.lpips above 0")
         if self.data.scenes is not None and (self.task == "teacher" or self.targets is None):
             raise ValueError("data.scenes are kept with their targets: a distill recipe with 'targets', a folder")
+        if self.loss.low_band == "truth" and self.data.scenes is None:
+            raise ValueError("loss.low_band=truth corrects pictures that are kept: it needs data.scenes")
         fidelity = {"truth": self.loss.truth, "lpips": self.loss.lpips, "features": self.loss.features}
         if self.task == "distill":
             fidelity["distill"] = self.loss.distill

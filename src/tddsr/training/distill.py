@@ -27,10 +27,22 @@ from tddsr.training.teacher import PictureLoss
 _LARGEST_FACTOR = 1e4
 """of an adaptive weight (VQGAN)"""
 
+_LOW = 32
+"""Side of the squares whose means are the low band, hr pixels."""
+
 _NOISE = 2
 """Stream of the student's noise, beside those of the loop: it belongs to a batch, so that targets can be kept."""
 
 Values = dict[str, Tensor]
+
+
+def low_band(pictures: Tensor) -> Tensor:
+    """What is left of (B,C,H,W) in means over squares of 32 pixels, 16 apart, and smooth between them."""
+    side = min(_LOW, *pictures.shape[-2:])
+    padded = F.pad(pictures, (side // 2,) * 4, mode="reflect")
+    means = F.avg_pool2d(padded, side, stride=side // 2)  # their centres begin at the border
+    height, width = pictures.shape[-2:]
+    return F.interpolate(means, (height + 1, width + 1), mode="bilinear", align_corners=True)[..., :height, :width]
 
 
 def _student_of(teacher: Model, recipe: Recipe) -> Model:
@@ -136,7 +148,10 @@ class DistillTask(Task):
     def _target(self, batch: Batch, y: Tensor) -> Tensor:
         """The teacher's deterministic sample from the x_T that the student gets."""
         if batch.taught is not None:  # by a teacher of one step, which sees lr alone
-            return self.model.space.encode(batch.taught)
+            taught = batch.taught
+            if self.weights.low_band == "truth":
+                taught = taught + low_band(batch.hr - taught)
+            return self.model.space.encode(taught)
 
         @torch.no_grad()
         def compute() -> Tensor:
