@@ -11,7 +11,7 @@ from tddsr.images import ImageError
 from tddsr.model import Model
 from tddsr.networks.compact import CompactNet
 from tddsr.upscaler import Upscaler, output_path
-from tests.conftest import photo
+from tests.conftest import photo, small_rrdb
 from tests.derived import small_paper_model
 
 
@@ -258,6 +258,31 @@ def test_auto_tiles_bound_the_memory(student, monkeypatch):
     monkeypatch.setattr(Upscaler, "_run_tile", spy)
     Upscaler(student)(photo(150, 200))
     assert max(areas) <= 84**2
+
+
+def test_a_network_that_sees_too_far_for_memory_is_blended(monkeypatch):
+    """Not cut into small tiles with wide margins; and its tiles hardly show."""
+    model = small_rrdb(blocks=10)
+    halo, needed = model.halo(1), model.bytes_per_lr_pixel
+    assert halo is not None
+    assert needed is not None
+    assert halo > 128
+    picture = photo(120, 150)
+    whole = Upscaler(model)(picture).astype(int)
+    monkeypatch.setattr(module, "_BUDGET", needed * 100**2)
+    monkeypatch.setattr(module, "_BLENDED_TILE", 96)
+    sides = []
+    run_tile = Upscaler._run_tile
+
+    def spy(self, pixels, *rest):
+        sides.append(max(pixels.shape[-2:]))
+        return run_tile(self, pixels, *rest)
+
+    monkeypatch.setattr(Upscaler, "_run_tile", spy)
+    blended = Upscaler(model)(picture).astype(int)
+    assert len(sides) > 1
+    assert max(sides) <= 96
+    assert np.abs(blended - whole).mean() < 1
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])

@@ -88,7 +88,8 @@ class Upscaler:
     """Enlarges pictures with one model on one device.
 
     The same picture, model and seed give the same pixels; with the compact network whatever the tile size. Networks
-    that see the whole picture (``model.halo`` is None) are blended from overlapping tiles, whose size changes pixels.
+    that see the whole picture (``model.halo`` is None), or so far that exact tiles do not fit into memory, are blended
+    from overlapping tiles, whose size changes pixels.
     """
 
     def __init__(self, model: Model, tile: Tile = "auto") -> None:
@@ -205,23 +206,29 @@ class Upscaler:
 
     # -- tiles ------------------------------------------------------------------------------------------------------
 
-    def _auto_tile(self, height: int, width: int, halo: int | None) -> int | None:
-        """None where the whole picture fits, else the side of a tile that does."""
+    def _fit_tile(self, height: int, width: int, halo: int | None) -> tuple[int | None, int | None]:
+        """The side of a tile that fits into memory, None for the whole picture; and its margin, None to blend tiles."""
         needed = self.model.bytes_per_lr_pixel
-        if halo is None or needed is None:
-            return _BLENDED_TILE if max(height, width) > _BLENDED_TILE else None
-        device = self.weight.device
-        budget = _BUDGET if device.type != "cuda" else int(torch.cuda.mem_get_info(device)[0] * 0.8)
-        pixels = budget // needed
-        return None if height * width <= pixels else max(math.isqrt(pixels) - 2 * halo, _SMALLEST_TILE)
+        if halo is not None and needed is not None:
+            device = self.weight.device
+            budget = _BUDGET if device.type != "cuda" else int(torch.cuda.mem_get_info(device)[0] * 0.8)
+            pixels = budget // needed
+            if height * width <= pixels:
+                return None, halo
+            side = math.isqrt(pixels) - 2 * halo
+            if side >= _SMALLEST_TILE or halo <= _BLENDED_TILE // 2:
+                return max(side, _SMALLEST_TILE), halo
+            # A network that sees as far as Real-ESRGAN would compute each pixel hundreds of times.
+        return (_BLENDED_TILE if max(height, width) > _BLENDED_TILE else None), None
 
     def _enlarge(
         self, rgb: Pixels, scale: float, seed: int, steps: int, sampler: Sampler, progress: Progress | None
     ) -> Pixels:
         """(H,W,3) -> (scale H, scale W, 3) of the same type. Source and canvas stay in main memory."""
         height, width = rgb.shape[:2]
-        halo = self.model.halo(steps)
-        tile = self._auto_tile(height, width, halo) if self.tile == "auto" else self.tile
+        halo, tile = self.model.halo(steps), self.tile
+        if tile == "auto":
+            tile, halo = self._fit_tile(height, width, halo)
 
         def run(box: Box) -> Tensor:
             lr = _read(rgb, box)
