@@ -15,7 +15,8 @@ from tddsr.degradation import Degradation, Preset, choose_presets, degrade, degr
 from tddsr.degradation.jpeg import jpeg
 from tddsr.degradation.kernels import density_kernels, filter2d, sinc_kernels
 from tddsr.degradation.noise import film_grain, gaussian_noise, luma, poisson_noise
-from tddsr.degradation.pipeline import Stage, sharpen
+from tddsr.degradation.pipeline import sharpen
+from tddsr.degradation.presets import Stage
 from tddsr.degradation.resize import MODES, resize, resize_matrices
 from tests.conftest import photo
 

@@ -7,7 +7,8 @@ import zlib
 from pathlib import Path
 
 from tddsr import images, rng
-from tddsr.degradation.pipeline import Degradation, degrade_pair
+from tddsr.degradation.pipeline import degrade_pair
+from tddsr.degradation.presets import Degradation
 from tddsr.images import ImageError, Picture, Pixels
 from tddsr.pixels import to_pixels, to_tensor
 
