@@ -27,6 +27,9 @@ CONVOLUTIONS = 5
 OURS = ("enter_x.weight", "time.weight", "time.bias")
 """Weights that the published network lacks, since it knows neither x_t nor t; zero at first."""
 
+BAND_BYTES = 8 << 20
+"""Of the largest map, where the tail works in bands. More and less measured slower: a layer finds it in the cache."""
+
 _SHARE = 0.2
 """of its change that a block, and a dense block, adds to its input"""
 
@@ -47,7 +50,7 @@ class RRDBConfig(BaseModel):
 
 
 def _act(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, 0.2)
+    return F.leaky_relu(x, 0.2, inplace=not torch.is_grad_enabled())
 
 
 class _DenseBlock(nn.Module):
@@ -109,20 +112,42 @@ class RRDBNet(nn.Module):
             nn.init.zeros_(new)
 
     @property
-    def halo(self) -> int:
-        """How many lr pixels beyond itself an output pixel depends on, at most."""
+    def _tail_reach(self) -> int:
+        """How many lr pixels beyond itself the tail sees."""
         low, high = 0, self.config.tail_scale - 1
         low, high = low - 2, high + 2  # conv_last, conv_hr
         for _ in self.ups:
             low, high = (low - 1) // 2, (high + 1) // 2
-        return max(-low, high) + 2 + self.config.blocks * DENSE_BLOCKS * CONVOLUTIONS  # conv_first, conv_body
+        return max(-low, high)
+
+    @property
+    def halo(self) -> int:
+        """How many lr pixels beyond itself an output pixel depends on, at most."""
+        return self._tail_reach + 2 + self.config.blocks * DENSE_BLOCKS * CONVOLUTIONS  # conv_first, conv_body
 
     @property
     def bytes_per_lr_pixel(self) -> int:
-        """See ``Model``: a dense block's maps several times over, or three of the tail's."""
-        config = self.config
-        trunk = config.features + (CONVOLUTIONS - 1) * config.growth
-        return 4 * (5 * trunk + 3 * config.tail_scale**2 * config.tail_features)
+        """See ``Model``: a dense block's maps several times over."""
+        return 4 * 6 * (self.config.features + (CONVOLUTIONS - 1) * self.config.growth)
+
+    def _tail(self, x: Tensor) -> Tensor:
+        """(B,features,h,w) -> (B,3,4h,4w) in [0,1]."""
+        for name in self.ups:
+            x = _act(self.get_submodule(name)(F.interpolate(x, scale_factor=2.0, mode="nearest")))
+        return F.pixel_shuffle(self.conv_last(_act(self.conv_hr(x))), self.space.factor // self.config.tail_scale)
+
+    def _banded_tail(self, x: Tensor) -> Tensor:
+        """The same in bands of rows: the tail's maps are the largest, and waited for memory more than for sums."""
+        config, (batch, _, height, width) = self.config, x.shape
+        row = batch * width * config.tail_scale**2 * config.tail_features * x.element_size()
+        step, reach, factor = max(BAND_BYTES // row, 1), self._tail_reach, self.space.factor
+        picture = x.new_empty(batch, 3, factor * height, factor * width)
+        for top in range(0, height, step):
+            first, bottom = max(top - reach, 0), min(top + step, height)
+            band = self._tail(x[:, :, first : bottom + reach])
+            rows = slice(factor * (top - first), factor * (bottom - first))
+            picture[:, :, factor * top : factor * bottom] = band[:, :, rows]
+        return picture
 
     def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
         """Estimate x_0.
@@ -140,10 +165,7 @@ class RRDBNet(nn.Module):
         for block in self.body:
             x = x + block(x.to(low))
         x = first + self.conv_body(x.to(low))
-        for name in self.ups:
-            x = _act(self.get_submodule(name)(F.interpolate(x, scale_factor=2.0, mode="nearest")))
-        x = _act(self.conv_hr(x))
-        picture = F.pixel_shuffle(self.conv_last(x), self.space.factor // self.config.tail_scale)
+        picture = self._tail(x) if torch.is_grad_enabled() else self._banded_tail(x)
         return self.space.encode(picture * 2 - 1)
 
 
