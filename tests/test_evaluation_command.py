@@ -68,6 +68,9 @@ def test_several_presets_are_one_table(pair_folders, tmp_path):
         assert [row.removeprefix(f"| {preset} | ") for row in rows if row.startswith(f"| {preset} | bicubic")] == cells
         assert result(tmp_path / "out" / preset)["dataset"]["degradation"] == f"{preset}, seed 0"
     assert "no preset 'wbe'" in run("bicubic", *sharp, "--preset", "wbe").stderr
+    assert (
+        "leave it or --lr away" in run("bicubic", *sharp, "--lr", pair_folders / "lr", "--preset", "web,light").stderr
+    )
 
 
 def test_the_files_hold_what_the_report_reads(sets, student, tmp_path):

@@ -35,6 +35,8 @@ def test_jpegs_blocks_show_where_the_small_picture_was_compressed():
     assert worse > bad > clean + 0.1
     assert float(blocks(enlarged(F.pad(compressed(small, 8), (3, 0, 3, 0), mode="replicate")))) < 0.05  # another grid
     assert torch.isnan(blocks(torch.rand(1, 3, 24, 24)))
+    assert torch.isnan(blocks(torch.full((1, 3, 128, 128), 0.5)))
+    assert torch.isnan(weave(torch.rand(1, 3, 40, 40), 16))
     both = torch.cat([enlarged(small), enlarged(compressed(small, 8))])
     torch.testing.assert_close(blocks(both), torch.tensor([clean, worse]))
 

@@ -55,11 +55,11 @@ def test_it_computes_what_is_published():
 
 
 @pytest.mark.parametrize("tail", [1, 2, 4])
-@pytest.mark.parametrize("rows", [1, 3, 5, 40])
-def test_bands_of_the_tail_are_the_whole(tail, rows, monkeypatch):
+@pytest.mark.parametrize("side", [1, 3, 5, 40])
+def test_parts_of_the_tail_are_the_whole(tail, side, monkeypatch):
     model, lr = small_rrdb(blocks=1, tail_scale=tail), lr_of(13, 7)
     whole = model.sample(lr, noise(lr))
-    monkeypatch.setattr(rrdb, "BAND_BYTES", rows * 7 * tail**2 * 12 * 4)
+    monkeypatch.setattr(rrdb, "PART_BYTES", side**2 * tail**2 * 12 * 4)
     with torch.no_grad():
         torch.testing.assert_close(model.sample(lr, noise(lr)), whole, atol=1e-6, rtol=1e-5)
 
@@ -68,7 +68,7 @@ def test_its_own_size_is_that_of_real_esrgan():
     model = Model(ModelConfig(role="teacher", network=RRDBConfig(kind="rrdb"), schedule=ScheduleConfig(steps=1)))
     added = sum(model.network.state_dict()[key].numel() for key in OURS)
     assert model.parameter_count() - added == 16_697_987  # of RealESRGAN_x4plus.pth
-    assert multiply_adds_per_lr_pixel(model) / 1e6 == pytest.approx(17.93, abs=0.1)  # and the bands' margins
+    assert multiply_adds_per_lr_pixel(model) / 1e6 == pytest.approx(17.93, abs=0.01)
 
 
 @pytest.mark.parametrize("tail", [1, 2, 4])
@@ -111,15 +111,32 @@ def test_what_is_taken_out_is_what_does_least():
             weight[3] = 0
         if key in ("conv_body.weight", "conv_up1.weight"):
             weight[:, 3] = 0
-        if key.startswith(("conv_up1", "conv_up2", "conv_hr")):
-            weight[5] = 0
-        if key == "conv_last.weight":
-            weight[:, 5] = 0
+        for name, place in (("conv_up2", 5), ("conv_hr", 2), ("conv_last", 9)):  # of what the one before gives
+            if key == f"{name}.weight":
+                weight[:, place] = 0
     part = changed(whole, features=11, growth=5, tail_features=11)
     small = begin(model, changed(model.config, network=part)).place("cpu").frozen()
     torch.testing.assert_close(small.sample(lr, noise(lr)), model.sample(lr, noise(lr)), atol=1e-5, rtol=1e-5)
     fewer = shrink(weights, whole, changed(whole, blocks=2))
     assert torch.equal(fewer["body.1.rdb2.conv3.weight"], weights["body.2.rdb2.conv3.weight"])
+
+
+def test_a_tail_made_smaller_twice_repeats_its_pixels():
+    half, lr = small_rrdb(tail_scale=2), lr_of(8, 8)
+    small = begin(half, changed(half.config, network=changed(size_of(half), tail_scale=1)))
+    last, twice = (model.network.state_dict()["conv_last.bias"] for model in (half, small))
+    repeated = last.reshape(3, 2, 2).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    assert torch.equal(twice, repeated.flatten())
+    assert small.place("cpu").frozen().sample(lr, noise(lr)).shape == (1, 3, 32, 32)
+
+
+def test_weights_that_look_at_time_keep_their_schedule():
+    model = small_rrdb()
+    longer = changed(model.config, schedule=ScheduleConfig(steps=4))
+    begin(model, longer)
+    model.network.state_dict()[OURS[0]][0, 0] = 1
+    with pytest.raises(ValueError, match="its schedule is"):
+        begin(model, longer)
 
 
 @pytest.mark.parametrize("tail", [1, 2])

@@ -9,8 +9,8 @@ from rich.console import Console
 from tddsr import rng
 from tddsr.checkpoint import save_model
 from tddsr.config import load_recipe
-from tddsr.degradation import PRESETS
-from tddsr.training.data import DataError, Scenes
+from tddsr.training import drawings
+from tddsr.training.data import DataError, Scenes, scene_settings
 from tddsr.training.distill import DistillTask, low_band
 from tddsr.training.drawings import draw
 from tddsr.training.loop import Run
@@ -181,18 +181,39 @@ def test_drawings_are_the_same_for_the_same_chance_and_have_hard_edges():
     assert steps.median() > 100
 
 
-@pytest.mark.parametrize("name", ["compact-follow", "compact-sharpen"])
-def test_the_shipped_recipes_know_the_whole_world(name):
-    data = load_recipe(name).data
-    assert set(PRESETS) - set(data.degradation) <= {"soft"}
-    assert max(data.degradation.values()) <= 0.3 * sum(data.degradation.values())
-    assert data.drawings > 0
+def test_the_shipped_recipes_share_their_scenes():
+    first, second = (load_recipe(name) for name in ("compact-follow", "compact-sharpen"))
+    assert scene_settings(first.data) == scene_settings(second.data)
+    assert (first.seed, first.data.train, first.teacher) == (second.seed, second.data.train, second.teacher)
+
+
+@pytest.mark.parametrize(("change", "complaint"), [
+    ({"workers": 2}, "workers=0"), ({"scene": 60}, "larger than"),
+])  # fmt: skip
+def test_scenes_that_cannot_be_are_refused(follow, change, complaint):
+    with pytest.raises(ValidationError, match=complaint):
+        changed(follow, data={**follow.data.model_dump(), **change})
+
+
+def test_a_mix_is_the_same_in_any_order(follow):
+    mixes = ({"light": 1, "web": 2}, {"web": 2, "light": 1, "soft": 0})
+    runs = [ready(changed(follow, data={**follow.data.model_dump(), "degradation": mix})) for mix in mixes]
+    assert scenes_of(runs[0]).folder == scenes_of(runs[1]).folder
+    assert runs[0]._fingerprint() == runs[1]._fingerprint()
+
+
+def test_drawings_without_fonts_say_what_to_do(monkeypatch):
+    monkeypatch.setattr(drawings, "entry_points", lambda group: ())
+    drawings.fonts.cache_clear()
+    with pytest.raises(drawings.DrawingError, match="pip install"):
+        drawings.fonts()
+    drawings.fonts.cache_clear()
 
 
 def test_the_low_band_is_what_is_smooth():
-    ramp = torch.linspace(-1, 1, 128).expand(1, 3, 128, -1)
+    ramp = torch.linspace(-1, 1, 125).expand(1, 3, 90, -1)
     inside = slice(16, -16)
-    torch.testing.assert_close(low_band(ramp)[..., inside], ramp[..., inside], atol=0.02, rtol=0)
+    torch.testing.assert_close(low_band(ramp)[..., inside], ramp[..., inside], atol=1e-5, rtol=0)
     torch.testing.assert_close(low_band(torch.full((1, 3, 64, 96), 0.3)), torch.full((1, 3, 64, 96), 0.3))
     fine = torch.rand(1, 3, 128, 128, generator=rng.generator(0)) - 0.5
     assert low_band(fine).abs().max() < 0.1

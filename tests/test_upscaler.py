@@ -263,6 +263,9 @@ def test_auto_tiles_bound_the_memory(student, monkeypatch):
 def test_a_network_that_sees_too_far_for_memory_is_blended(monkeypatch):
     """Not cut into small tiles with wide margins; and its tiles hardly show."""
     model = small_rrdb(blocks=10)
+    for name, weight in model.network.state_dict().items():
+        if name.startswith("conv_"):
+            weight *= 2  # PyTorch's random weights make a nearly flat picture
     halo, needed = model.halo(1), model.bytes_per_lr_pixel
     assert halo is not None
     assert needed is not None
@@ -282,7 +285,8 @@ def test_a_network_that_sees_too_far_for_memory_is_blended(monkeypatch):
     blended = Upscaler(model)(picture).astype(int)
     assert len(sides) > 1
     assert max(sides) <= 96
-    assert np.abs(blended - whole).mean() < 1
+    assert whole.std() > 5
+    assert np.abs(blended - whole).mean() < 0.02 * whole.std()
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])

@@ -275,6 +275,8 @@ def evaluate(
         names = [name for value in metrics or [] for name in value.replace(",", " ").split()]
         chosen = scores.choose(names, truth=hr is not None)
         presets = choose_presets(preset)
+        if lr is not None and len(presets) > 1:
+            raise ValueError(f"--preset {preset} is for --hr that is degraded: leave it or --lr away")
         protocol = Protocol(crop, border, colour, chosen_tile, seeds, where.type)
         methods, unavailable = baselines.find_methods(specs, where, chosen_tile)  # type: ignore[arg-type]
     except ValueError as error:
@@ -298,7 +300,7 @@ def evaluate(
     except KeyboardInterrupt:
         goes_on = "; the same command goes on from there" if output else ""
         _fail(f"stopped{goes_on}", code=130)
-    for problem in dict.fromkeys(line for table in tables.values() for line in command.problems(table, ready)):
+    for problem in command.problems(tables, ready):
         typer.echo(problem, err=True)
     typer.echo(command.markdown(tables, ready))
     for title, pictures in sets.items():

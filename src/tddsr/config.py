@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from tddsr.degradation import Preset
+from tddsr.degradation import PRESETS, Preset
 from tddsr.losses import Adversarial, Norm
 from tddsr.model import ModelConfig, NetworkConfig, by_kind
 from tddsr.networks.discriminator import DiscriminatorConfig, PixelDiscriminatorConfig
@@ -46,8 +46,8 @@ def _as_mix(value: Any) -> Any:
 
 def _some(mix: dict[Preset, float]) -> dict[Preset, float]:
     if min(mix.values(), default=0) < 0 or not any(mix.values()):
-        raise ValueError(f"{mix} is no mix: give presets with weights of 0 or more, one of them at least more than 0")
-    return {name: weight for name, weight in mix.items() if weight}
+        raise ValueError(f"{mix} is no mix: give presets with weights of 0 or more, at least one above 0")
+    return {name: mix[name] for name in PRESETS if mix.get(name)}
 
 
 Mix = Annotated[dict[Preset, float], BeforeValidator(_as_mix), AfterValidator(_some)]
@@ -97,7 +97,7 @@ class LossConfig(_Section):
     distill_norm: Norm = Field("l2", description="mean absolute error, or Eq. 6's mean squared one")
     low_band: Literal["teacher", "truth"] = Field(
         "teacher",
-        description="whose means over 32 hr pixels the teacher's kept pictures have: it may shift colours",
+        description="truth: kept pictures get its means over 33 hr pixels, as the teacher shifts colours",
     )
     guide: Literal["truth", "teacher", "nearer"] = Field(
         "truth",
@@ -159,13 +159,15 @@ class AdversaryConfig(_Section):
     lr: AnyDiscriminator = DiscriminatorConfig()
     downsampler: DownsamplerConfig = DownsamplerConfig()
     optim: OptimConfig = Field(OptimConfig(rate=2e-4, betas=(0.0, 0.99)), description="of all three; they have no ema")
-    ahead: int = Field(0, ge=0, description="steps that they learn from the student's pictures before it minds them")
+    ahead: int = Field(0, ge=0, description="steps for which discriminators learn and the student ignores them")
     pretrain: PretrainConfig = PretrainConfig()
 
     @model_validator(mode="after")
-    def _adaptive_needs_joint(self) -> AdversaryConfig:
+    def _needs_joint(self) -> AdversaryConfig:
         if self.adaptive and self.update == "cyclic":
             raise ValueError("adaptive weights compare terms of one step: they need update=joint")
+        if self.ahead and self.update == "cyclic":
+            raise ValueError("ahead leaves the adversarial part out of a step, and nothing else is in it: update=joint")
         return self
 
 
@@ -230,6 +232,11 @@ class Recipe(_Section):
             raise ValueError("loss.guide=nearer measures by LPIPS: it needs loss.lpips above 0")
         if self.data.scenes is not None and (self.task == "teacher" or self.targets is None):
             raise ValueError("data.scenes are kept with their targets: a distill recipe with 'targets', a folder")
+        if self.data.scenes is not None:
+            if self.data.workers:
+                raise ValueError("data.scenes are made where they are needed, by the run itself: data.workers=0")
+            if self.data.patch > self.data.scene:
+                raise ValueError(f"data.patch={self.data.patch} is larger than data.scene={self.data.scene}")
         if self.loss.low_band == "truth" and self.data.scenes is None:
             raise ValueError("loss.low_band=truth corrects pictures that are kept: it needs data.scenes")
         fidelity = {"truth": self.loss.truth, "lpips": self.loss.lpips, "features": self.loss.features}

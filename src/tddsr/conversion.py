@@ -85,7 +85,7 @@ def convert_published(
     if isinstance(read.config, RRDBConfig):
         if autoencoder or model.latent:
             raise CheckpointError(
-                f"{source} is an RRDBNet, which has no autoencoder: leave --autoencoder away, or --as"
+                f"{source} is an RRDBNet, which has no autoencoder: --as realesrgan-x4plus, without --autoencoder"
             )
         config = ModelConfig(role=model.role, network=read.config, schedule=model.schedule)
         write_model(config, read.weights, {}, output, dtype, _note(source, model.file.licence))

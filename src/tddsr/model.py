@@ -15,7 +15,7 @@ from tddsr.diffusion import Schedule
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.compact import BICUBIC_RADIUS, CompactConfig, CompactNet, bicubic_x4
 from tddsr.networks.layers import Recomputed
-from tddsr.networks.rrdb import RRDBConfig, RRDBNet, shrink
+from tddsr.networks.rrdb import OURS, RRDBConfig, RRDBNet, shrink
 from tddsr.networks.space import LatentSpace, PixelsConfig, SpaceToDepth
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig
 from tddsr.tiling import round_up
@@ -208,8 +208,8 @@ class Model(nn.Module):
 def begin(source: Model, config: ModelConfig, space: LatentSpace | None = None) -> Model:
     """A model of ``config`` that starts from the weights of ``source``.
 
-    A network of Real-ESRGAN's kind may be smaller than its source's (``rrdb.shrink``), and may be given a longer
-    schedule, since it looks at neither x_t nor t yet; others may have blocks that the source lacks, which are new.
+    A network of Real-ESRGAN's kind may be smaller than its source's (``rrdb.shrink``), and may be given another
+    schedule as long as it looks at neither x_t nor t; others may have blocks that the source lacks, which are new.
 
     Args:
         source: where the weights come from.
@@ -217,15 +217,18 @@ def begin(source: Model, config: ModelConfig, space: LatentSpace | None = None) 
         space: a latent space to share, else the source's.
 
     Raises:
-        ValueError: weights have no place in the network of ``config``.
+        ValueError: weights have no place in the network of ``config``, or were trained for another space or schedule.
     """
-    model = Model(config, source.space if space is None else space)
+    if source.config.space != config.space:
+        raise ValueError(f"its latent space is {source.config.space}, not {config.space}")
     weights = source.network.state_dict()
     old, new = source.config.network, config.network
+    blind = isinstance(old, RRDBConfig) and not any(weights[key].any() for key in OURS)
+    if source.config.schedule != config.schedule and not blind:
+        raise ValueError(f"its schedule is {source.config.schedule}, not {config.schedule}")
     if isinstance(old, RRDBConfig) and isinstance(new, RRDBConfig):
         weights = shrink(weights, old, new)
-    elif source.config.schedule != config.schedule:
-        raise ValueError(f"its schedule is {source.config.schedule}, not {config.schedule}")
+    model = Model(config, source.space if space is None else space)
     places = model.network.state_dict()
     unfit = [key for key in weights if key not in places or places[key].shape != weights[key].shape]
     if unfit:
@@ -240,7 +243,7 @@ def multiply_adds_per_lr_pixel(model: Model, side: int = 64) -> float:
     Nothing is computed: the model's shapes are run through on PyTorch's meta device.
     """
     side = round_up(side, model.multiple)
-    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
         shapes = Model(model.config)
         shapes.sample(torch.empty(1, 3, side, side), torch.empty(1, model.channels, side, side))
     return float(counter.get_total_flops()) / 2 / side**2

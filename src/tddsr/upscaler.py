@@ -114,7 +114,7 @@ class Upscaler:
         Args:
             model: a file of ``tddsr train`` or ``tddsr convert``, or a name: ``compact`` and the faster
                 ``compact-small`` come with the package; ``resshift``, ``sinsr`` and others of
-                ``tddsr.registry.MODELS`` are downloaded the first time, under their own, non-commercial licences.
+                ``tddsr.registry.MODELS`` are downloaded the first time, under their own licences.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             dtype: of the network; half precision is for accelerators, a CPU is slow in it. Where it gives infinities,
                 the model goes on in float32.
@@ -216,7 +216,7 @@ class Upscaler:
             if height * width <= pixels:
                 return None, halo
             side = math.isqrt(pixels) - 2 * halo
-            if side >= _SMALLEST_TILE or halo <= _BLENDED_TILE // 2:
+            if side >= halo or halo <= _BLENDED_TILE // 2:
                 return max(side, _SMALLEST_TILE), halo
             # A network that sees as far as Real-ESRGAN would compute each pixel hundreds of times.
         return (_BLENDED_TILE if max(height, width) > _BLENDED_TILE else None), None

@@ -73,12 +73,14 @@ def _left_out(
     ]
 
 
-def problems(table: Table, scores: Scores) -> Iterator[str]:
-    """A line for whatever was not scored."""
+def problems(tables: Mapping[str, Table], scores: Scores) -> Iterator[str]:
+    """A line for whatever was not scored; with the name of its set, where there are several."""
     for name, remedy in scores.missing.items():
         yield f"{name} is not available: {remedy}"
-    for failure in table.failures:
-        yield ": ".join(filter(None, [failure.method, failure.picture, failure.reason]))
+    for title, table in tables.items():
+        for failure in table.failures:
+            where = title if len(tables) > 1 else None
+            yield ": ".join(filter(None, [where, failure.method, failure.picture, failure.reason]))
 
 
 def markdown(tables: Mapping[str, Table], scores: Scores) -> str:

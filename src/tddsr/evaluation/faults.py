@@ -36,25 +36,30 @@ def blocks(picture: Tensor) -> Tensor:
     """How much larger the steps of light at the borders of JPEG's blocks are than those elsewhere, less 1.
 
     Seen at the size of the lr picture, since enlarging spreads a step. NaN where the picture has no two blocks in a row
-    or no steps.
+    or no steps inside them.
     """
     small = F.avg_pool2d(luma(picture), _SCALE)
-    on, off = torch.zeros(len(picture)), torch.zeros(len(picture))
+    on, off = picture.new_zeros(len(picture)), picture.new_zeros(len(picture))
     counts = [0, 0]
     for axis in (2, 3):
         steps = small.diff(dim=axis).abs()[:, 0].transpose(1, axis - 1)
-        border = torch.arange(1, small.shape[axis]) % _BLOCK == 0
+        border = torch.arange(1, small.shape[axis], device=picture.device) % _BLOCK == 0
         on, off = on + steps[:, border].sum(dim=(1, 2)), off + steps[:, ~border].sum(dim=(1, 2))
         counts = [counts[0] + steps[:, border][0].numel(), counts[1] + steps[:, ~border][0].numel()]
-    return (on / counts[0]) / (off / counts[1]) - 1 if all(counts) else torch.full((len(picture),), torch.nan)
+    if not all(counts):
+        return torch.full_like(on, torch.nan)
+    return torch.where(off > 0, (on / counts[0]) / (off / counts[1]) - 1, torch.nan)
 
 
 def weave(picture: Tensor, period: int) -> Tensor:
     """Root mean square, in levels of 255, of the pattern that all squares of ``period`` by ``period`` have in common.
 
     A network that makes several pixels each with weights of their own leaves such patterns. What is left in the average
-    of other texture is in it, too: compare with the truth's or bicubic's.
+    of other texture is in it, too: compare with the truth's or bicubic's. NaN where fewer than two squares lie beside
+    each other.
     """
+    if min(picture.shape[-2:]) < 3 * period:
+        return picture.new_full((len(picture),), torch.nan)
     blurred = F.avg_pool2d(F.avg_pool2d(picture, period, stride=1), 2, stride=1)  # nothing of that period is left in it
     edge = period // 2
     fine = picture[..., edge : edge + blurred.shape[-2], edge : edge + blurred.shape[-1]] - blurred
@@ -73,10 +78,8 @@ def grain(picture: Tensor) -> Tensor:
     light = luma(picture)
     height, width = (side - side % _FLAT_SIDE for side in light.shape[-2:])
     squares = F.pixel_unshuffle(light[..., :height, :width], _FLAT_SIDE).flatten(2).transpose(1, 2)
-    line = torch.linspace(-1, 1, _FLAT_SIDE, dtype=squares.dtype)
-    plane = torch.stack(
-        [torch.ones(_FLAT_SIDE, _FLAT_SIDE), line[:, None].expand(-1, _FLAT_SIDE), line.expand(_FLAT_SIDE, -1)]
-    ).flatten(1)
+    line = torch.linspace(-1, 1, _FLAT_SIDE, dtype=squares.dtype, device=squares.device).expand(_FLAT_SIDE, -1)
+    plane = torch.stack([torch.ones_like(line), line, line.T]).flatten(1)
     plane = plane / plane.norm(dim=1, keepdim=True)
     rest = squares - squares @ plane.T @ plane
     found = []

@@ -170,7 +170,7 @@ class Discriminator(nn.Module):
 class PixelDiscriminator(nn.Module):
     """Tells made pixels from real ones: a U-Net with spectral norm, three halvings deep, as Real-ESRGAN's.
 
-    Judges each pixel in sight of some 60 around it, where heads on a feature network judge textures and things.
+    Judges each pixel with a few dozen around it, where heads on a feature network judge textures and things.
     """
 
     def __init__(self, config: PixelDiscriminatorConfig) -> None:
@@ -195,7 +195,7 @@ class PixelDiscriminator(nn.Module):
         return [image]
 
     def judge(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Logits (B, H W), large where real, of (B,3,H,W) in [-1,1] with sides that are multiples of 8."""
+        """Logits (B, H W), large where real, of (B,3,H,W) in [-1,1], sides of at least 8."""
         (image,) = levels
         x = F.leaky_relu(self.enter(image), 0.2)
         skips = []
@@ -203,7 +203,8 @@ class PixelDiscriminator(nn.Module):
             skips.append(x)
             x = F.leaky_relu(layer(x), 0.2)
         for layer in self.up:
-            x = F.leaky_relu(layer(F.interpolate(x, scale_factor=2.0, mode="bilinear")), 0.2) + skips.pop()
+            skip = skips.pop()
+            x = F.leaky_relu(layer(F.interpolate(x, skip.shape[-2:], mode="bilinear")), 0.2) + skip
         return [self.leave(x).flatten(1).float()]
 
     def forward(self, image: Tensor, generator: torch.Generator) -> list[Tensor]:

@@ -6,6 +6,7 @@ description; weights go by the names of the official checkpoints. Nothing normal
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Literal
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from tddsr.networks.layers import TIME_WAVES, Recomputed, conv3, time_waves
 from tddsr.networks.space import LatentSpace
+from tddsr.tiling import plan
 
 DENSE_BLOCKS = 3
 """in a block"""
@@ -27,8 +29,8 @@ CONVOLUTIONS = 5
 OURS = ("enter_x.weight", "time.weight", "time.bias")
 """Weights that the published network lacks, since it knows neither x_t nor t; zero at first."""
 
-BAND_BYTES = 8 << 20
-"""Of the largest map, where the tail works in bands. More and less measured slower: a layer finds it in the cache."""
+PART_BYTES = 8 << 20
+"""Of the largest map, where the tail works in parts. More and less measured slower: a layer finds it in the cache."""
 
 _SHARE = 0.2
 """of its change that a block, and a dense block, adds to its input"""
@@ -136,17 +138,21 @@ class RRDBNet(nn.Module):
             x = _act(self.get_submodule(name)(F.interpolate(x, scale_factor=2.0, mode="nearest")))
         return F.pixel_shuffle(self.conv_last(_act(self.conv_hr(x))), self.space.factor // self.config.tail_scale)
 
-    def _banded_tail(self, x: Tensor) -> Tensor:
-        """The same in bands of rows: the tail's maps are the largest, and waited for memory more than for sums."""
-        config, (batch, _, height, width) = self.config, x.shape
-        row = batch * width * config.tail_scale**2 * config.tail_features * x.element_size()
-        step, reach, factor = max(BAND_BYTES // row, 1), self._tail_reach, self.space.factor
+    def _tail_in_parts(self, x: Tensor) -> Tensor:
+        """The same in squares: the tail's maps are the largest, and wait for memory more than for sums."""
+        config, (batch, _, height, width), factor = self.config, x.shape, self.space.factor
+        pixel = batch * config.tail_scale**2 * config.tail_features * x.element_size()
+        side = max(math.isqrt(PART_BYTES // pixel), 1)
         picture = x.new_empty(batch, 3, factor * height, factor * width)
-        for top in range(0, height, step):
-            first, bottom = max(top - reach, 0), min(top + step, height)
-            band = self._tail(x[:, :, first : bottom + reach])
-            rows = slice(factor * (top - first), factor * (bottom - first))
-            picture[:, :, factor * top : factor * bottom] = band[:, :, rows]
+        for tile in plan(height, width, side, self._tail_reach, 1):
+            core, box = tile.core, tile.source
+            part = self._tail(x[:, :, box.top : box.bottom, box.left : box.right])
+            rows, columns = (
+                slice(factor * (begin - margin), factor * (end - margin))
+                for begin, end, margin in ((core.top, core.bottom, box.top), (core.left, core.right, box.left))
+            )
+            target = picture[:, :, factor * core.top : factor * core.bottom, factor * core.left : factor * core.right]
+            target.copy_(part[:, :, rows, columns])
         return picture
 
     def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
@@ -165,7 +171,7 @@ class RRDBNet(nn.Module):
         for block in self.body:
             x = x + block(x.to(low))
         x = first + self.conv_body(x.to(low))
-        picture = self._tail(x) if torch.is_grad_enabled() else self._banded_tail(x)
+        picture = self._tail(x) if torch.is_grad_enabled() else self._tail_in_parts(x)
         return self.space.encode(picture * 2 - 1)
 
 
@@ -181,9 +187,8 @@ def _size(weight: Tensor, axis: int) -> Tensor:
 def shrink(weights: Mapping[str, Tensor], whole: RRDBConfig, part: RRDBConfig) -> dict[str, Tensor]:
     """Weights of a smaller network that starts as the larger one, as far as it can.
 
-    Of its blocks an even selection stays, the first and the last among them; of its channels those with the largest
-    weights. A tail at a smaller size keeps the convolutions it has room for, and gives all hr pixels of a block the
-    same value at first.
+    Of its blocks an even selection stays, from the first to the last; of its channels those that are read with the
+    largest weights. A tail at a smaller size keeps the convolutions it has room for, and repeats each pixel.
 
     Raises:
         ValueError: ``part`` is larger than ``whole`` somewhere.
@@ -192,9 +197,9 @@ def shrink(weights: Mapping[str, Tensor], whole: RRDBConfig, part: RRDBConfig) -
         if getattr(part, name) > getattr(whole, name):
             raise ValueError(f"{name} is {getattr(part, name)}, more than the {getattr(whole, name)} it starts from")
     blocks = torch.linspace(0, whole.blocks - 1, part.blocks).round().int().tolist()
-    reading = [weights[f"body.{b}.rdb1.conv{c}.weight"][:, : whole.features] for b in blocks for c in range(1, 6)]
+    convs = range(1, CONVOLUTIONS + 1)
+    reading = [weights[f"body.{b}.rdb1.conv{c}.weight"][:, : whole.features] for b in blocks for c in convs]
     features = _strongest(torch.stack([_size(weight, 1) for weight in reading]).sum(dim=0), part.features)
-    tail = _strongest(_size(weights["conv_last.weight"], 1), part.tail_features)
     small: dict[str, Tensor] = {}
 
     def take(target: str, source: str, outputs: Tensor, inputs: Tensor | None = None) -> None:
@@ -216,18 +221,21 @@ def shrink(weights: Mapping[str, Tensor], whole: RRDBConfig, part: RRDBConfig) -
                     _size(weights[f"{place}{c}.weight"][:, begin : begin + whole.growth], 1)
                     for c in range(conv + 1, CONVOLUTIONS + 1)
                 ]
-                grown = _strongest(torch.stack([sizes for sizes in later]).sum(dim=0), part.growth)
+                grown = _strongest(torch.stack(later).sum(dim=0), part.growth)
                 take(f"body.{to}.rdb{dense}.conv{conv}", f"{place}{conv}", grown, inputs)
                 inputs = torch.cat([inputs, begin + grown])
             take(f"body.{to}.rdb{dense}.conv{CONVOLUTIONS}", f"{place}{CONVOLUTIONS}", features, inputs)
     take("conv_body", "conv_body", features, features)
     before = features
-    for doubling in range(int(math.log2(part.tail_scale))):
-        take(f"conv_up{doubling + 1}", f"conv_up{doubling + 1}", tail, before)
-        before = tail
-    take("conv_hr", "conv_hr", tail, before)
-    take("conv_last", "conv_last", torch.arange(len(weights["conv_last.weight"])), tail)
-    copies = (whole.tail_scale // part.tail_scale) ** 2
+    tail = [*(f"conv_up{doubling + 1}" for doubling in range(int(math.log2(part.tail_scale)))), "conv_hr", "conv_last"]
+    for name, reader in itertools.pairwise(tail):
+        read = _strongest(_size(weights[f"{reader}.weight"], 1), part.tail_features)
+        take(name, name, read, before)
+        before = read
+    take("conv_last", "conv_last", torch.arange(len(weights["conv_last.weight"])), before)
+    pixels, copies = 4 // whole.tail_scale, whole.tail_scale // part.tail_scale
     for kind in ("weight", "bias"):
-        small[f"conv_last.{kind}"] = small[f"conv_last.{kind}"].repeat_interleave(copies, dim=0)
+        blocks_of_pixels = small[f"conv_last.{kind}"].unflatten(0, (3, pixels, pixels))  # type: ignore[no-untyped-call]
+        repeated = blocks_of_pixels.repeat_interleave(copies, dim=1).repeat_interleave(copies, dim=2)
+        small[f"conv_last.{kind}"] = repeated.flatten(0, 2)
     return {name: weight.clone() for name, weight in small.items()}

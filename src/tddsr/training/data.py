@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from tddsr import images, rng
 from tddsr.config import DataConfig
+from tddsr.degradation import Degradation
 from tddsr.files import whole_or_nothing
 from tddsr.photos import find_photos, read_photo, reduced_size
-from tddsr.training.drawings import draw
+from tddsr.training.drawings import draw, fonts
 
 _SCENE = 3
 """Stream of chance of the scenes, beside those of the loop and of the student's noise."""
@@ -49,8 +50,10 @@ class Patches(Dataset[Tensor]):
             if min(height, width) < side:
                 raise DataError(f"{photo} is {width}x{height}, smaller than data.{name}={side}")
         listing = [f"{photo.relative_to(config.train)} {photo.stat().st_size}" for photo in self.photos]
+        if config.drawings:
+            listing += [f"{file.name} {file.stat().st_size}" for file in fonts()]
         self.digest = hashlib.sha256(os.fsencode("\n".join(listing))).hexdigest()
-        """Of the photos' names and sizes in bytes, wherever their folder lies."""
+        """Of the names and sizes in bytes of the photos and, for drawings, of the fonts, wherever they lie."""
         self._room = cache // max(1, config.workers)
         self._decoded: dict[int, Tensor] = {}
 
@@ -95,7 +98,8 @@ Triple = tuple[Tensor, Tensor, Tensor]
 
 def scene_settings(config: DataConfig) -> dict[str, Any]:
     """What a scene depends on, of a run's data."""
-    return config.model_dump(mode="json", include={"degradation", "drawings", "side", "min_scale", "turn", "scene"})
+    kept = config.model_dump(mode="json", include={"degradation", "drawings", "side", "min_scale", "turn", "scene"})
+    return kept | {"presets": [Degradation.preset(name).model_dump(mode="json") for name in config.degradation]}
 
 
 class Scenes(Dataset[Triple]):

@@ -27,8 +27,8 @@ from tddsr.training.teacher import PictureLoss
 _LARGEST_FACTOR = 1e4
 """of an adaptive weight (VQGAN)"""
 
-_LOW = 32
-"""Side of the squares whose means are the low band, hr pixels."""
+_LOW = 16
+"""How far around a pixel the means reach that are the low band, hr pixels."""
 
 _NOISE = 2
 """Stream of the student's noise, beside those of the loop: it belongs to a batch, so that targets can be kept."""
@@ -37,12 +37,9 @@ Values = dict[str, Tensor]
 
 
 def low_band(pictures: Tensor) -> Tensor:
-    """What is left of (B,C,H,W) in means over squares of 32 pixels, 16 apart, and smooth between them."""
-    side = min(_LOW, *pictures.shape[-2:])
-    padded = F.pad(pictures, (side // 2,) * 4, mode="reflect")
-    means = F.avg_pool2d(padded, side, stride=side // 2)  # their centres begin at the border
-    height, width = pictures.shape[-2:]
-    return F.interpolate(means, (height + 1, width + 1), mode="bilinear", align_corners=True)[..., :height, :width]
+    """Means of (B,C,H,W) over squares of 33 pixels around each pixel; the border mirrors."""
+    padded = F.pad(pictures, (_LOW,) * 4, mode="reflect")
+    return F.avg_pool2d(F.avg_pool2d(padded, (2 * _LOW + 1, 1), stride=1), (1, 2 * _LOW + 1), stride=1)
 
 
 def _student_of(teacher: Model, recipe: Recipe) -> Model:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,10 +23,21 @@ Colour = tuple[int, int, int]
 
 
 @cache
-def _fonts() -> list[str]:
-    """Files of the installed font packages (open licences; the extra 'train' has some), in a fixed order."""
+def fonts() -> list[Path]:
+    """Files of the installed font packages (open licences; the extra 'train' has some), by name.
+
+    Raises:
+        DrawingError: there is none.
+    """
     packages = (point.load() for point in entry_points(group="fonts_ttf"))
-    return sorted(str(file) for files in packages for file in files.values())
+    found = sorted((Path(file) for files in packages for file in files.values()), key=lambda file: file.name)
+    if not found:
+        raise DrawingError("drawings need fonts: pip install 'tddsr[train]', or set data.drawings=0")
+    return found
+
+
+class DrawingError(ValueError):
+    """Drawings that cannot be made, with the remedy."""
 
 
 class _Pencil:
@@ -95,8 +107,7 @@ class _Pencil:
     def text(self) -> None:
         """Some lines, upright or turned."""
         size = int(self.side * self.between(0.02, 0.035) * 2 ** self.between(0, 3))
-        files = _fonts()
-        font = ImageFont.truetype(files[self.below(len(files))], size) if files else ImageFont.load_default(size)
+        font = ImageFont.truetype(fonts()[self.below(len(fonts()))], size)
         lines = []
         for _ in range(1 + self.below(6)):
             words = ("".join(self.letter() for _ in range(1 + self.below(9))) for _ in range(1 + self.below(7)))

@@ -212,7 +212,10 @@ class Run:
         mix = recipe.validation.degradation or recipe.data.degradation
         self.validator = Validator(recipe.validation, recipe.features, mix, device)
         unit = task.model.scale * task.model.multiple
-        for key, side in (("data.patch", recipe.data.patch), ("validation.crop", recipe.validation.crop)):
+        sides = {"data.patch": recipe.data.patch, "validation.crop": recipe.validation.crop}
+        if recipe.data.scenes is not None:
+            sides["data.scene"] = recipe.data.scene
+        for key, side in sides.items():
             if side % unit:
                 raise TrainingError(f"{key} is {side}; this network needs a multiple of {unit}")
         self.step = 0

@@ -97,8 +97,9 @@ class TeacherTask(Task):
             raise RecipeError(
                 f"model.space {recipe.model.space.kind} has weights: name a model file with them as 'start'"
             )
-        model = Model(recipe.model)
-        if recipe.start is not None:
+        if recipe.start is None:
+            model = Model(recipe.model)
+        else:
             try:
                 model = begin(load_model(recipe.start), recipe.model)
             except ValueError as error:
