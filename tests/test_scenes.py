@@ -232,3 +232,21 @@ def test_a_teachers_shift_of_colour_is_not_taught(follow):
     torch.testing.assert_close(found[1] - low_band(found[1] - found[0]), found[0], atol=0.2, rtol=0)
     with pytest.raises(ValidationError, match=r"needs data\.scenes"):
         changed(follow, loss={**follow.loss.model_dump(), "low_band": "truth"}, data={})
+
+
+def test_a_student_may_start_from_another_schedule_than_its_teachers(follow, student, tmp_path):
+    """Kept pictures come from lr alone, so the student keeps the noise that it knows."""
+    save_model(student, tmp_path / "start.safetensors")
+    run = ready(changed(follow, start=tmp_path / "start.safetensors", network=None))
+    assert run.task.model.config == student.config
+    assert student_of(run).teacher.config.schedule != student.config.schedule
+    run.run()
+    with pytest.raises(ValueError, match="another schedule"):
+        ready(
+            changed(
+                follow,
+                start=tmp_path / "start.safetensors",
+                network=None,
+                data={**follow.data.model_dump(), "scenes": None},
+            )
+        )

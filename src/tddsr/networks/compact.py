@@ -61,8 +61,8 @@ def _zero(layer: nn.Linear | nn.Conv2d) -> None:
 class _Block(Recomputed):
     """x + conv(SiLU(scale * conv(x) + shift)), scale and shift from the time step; the identity at initialisation.
 
-    Chosen by measuring on a 2-core CPU with channels-last tensors (see docs/training.md): at equal arithmetic, plain
-    3x3 convolutions train two to three times as fast as depthwise blocks.
+    Chosen by measuring on a 2-core CPU with channels-last tensors (docs/experiments/network.md): at equal arithmetic,
+    plain 3x3 convolutions train two to three times as fast as depthwise blocks.
     """
 
     def __init__(self, width: int, time_features: int) -> None:

@@ -47,7 +47,7 @@ def _student_of(teacher: Model, recipe: Recipe) -> Model:
     if recipe.start is not None:
         source, name = load_model(recipe.start), recipe.start
         ours, theirs = source.config.schedule, teacher.config.schedule
-        if ours != theirs:
+        if ours != theirs and recipe.data.scenes is None:  # kept pictures come from lr, not from x_T
             raise RecipeError(f"{recipe.start} has another schedule than the teacher: {ours}, not {theirs}")
         if not source.shares_space(teacher):
             raise RecipeError(
@@ -55,7 +55,7 @@ def _student_of(teacher: Model, recipe: Recipe) -> Model:
             )
     torch.manual_seed(recipe.seed)
     network = recipe.network or source.config.network
-    config = teacher.config.model_copy(update={"role": "student", "network": network})
+    config = source.config.model_copy(update={"role": "student", "network": network})
     try:
         return begin(source, config, teacher.space)
     except ValueError as error:

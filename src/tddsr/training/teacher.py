@@ -129,7 +129,7 @@ class TeacherTask(Task):
         return {"loss": loss, **terms, "gradient_norm": norm}
 
     def samplers(self, model: Model) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
-        """One step first; a teacher whose many steps are worse than its one pulls a student down (docs/training.md)."""
+        """One step first; a teacher whose many steps are worse than its one pulls a student down (docs/experiments)."""
         steps = model.schedule.steps
 
         def stochastic(lr: Tensor, eps: Tensor) -> Tensor:
