@@ -177,7 +177,8 @@ def _model_of(method: str) -> str:
 
 def _is_here(model: str) -> bool:
     """Whether a published model is converted or downloaded already."""
-    files = [cache_folder() / file.name for file in (MODELS[model].file, AUTOENCODER)]
+    needed = (MODELS[model].file, AUTOENCODER) if MODELS[model].latent else (MODELS[model].file,)
+    files = [cache_folder() / file.name for file in needed]
     return (cache_folder() / f"{model}.safetensors").is_file() or all(file.is_file() for file in files)
 
 
