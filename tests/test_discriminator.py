@@ -1,7 +1,15 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
-from tddsr.networks.discriminator import Discriminator, DiscriminatorConfig, GroupedBatchNorm
+from tddsr import losses
+from tddsr.networks.discriminator import (
+    Discriminator,
+    DiscriminatorConfig,
+    GroupedBatchNorm,
+    PixelDiscriminator,
+    PixelDiscriminatorConfig,
+)
 from tddsr.networks.features import ConvFeatures, FeatureNetwork
 
 
@@ -137,3 +145,31 @@ def test_it_learns_to_tell_two_kinds_apart(features):
         optimizer.step()
     gap = torch.stack([a.mean() - b.mean() for a, b in zip(real, fake, strict=True)]).mean()
     assert gap > 0.3
+
+
+@pytest.mark.parametrize("size", [(8, 8), (10, 14), (33, 64)])
+def test_a_discriminator_of_pixels_judges_each(size):
+    network = PixelDiscriminator(PixelDiscriminatorConfig(kind="pixels", channels=4))
+    picture = torch.rand(2, 3, *size, requires_grad=True)
+    (logits,) = network(picture, torch.Generator())
+    assert logits.shape == (2, size[0] * size[1])
+    (slope,) = torch.autograd.grad(logits[0].sum(), picture)
+    assert slope[0].abs().sum(dim=0).gt(0).all()  # every pixel counts
+    assert not slope[1].any()  # and no other picture's
+
+
+def test_a_discriminator_of_pixels_learns_to_tell_noise():
+    torch.manual_seed(0)
+    network = PixelDiscriminator(PixelDiscriminatorConfig(kind="pixels", channels=8))
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.rand(4, 3, 4, 4, generator=generator)
+    real = F.interpolate(smooth, (32, 32), mode="bilinear")
+    made = real + 0.1 * torch.randn(real.shape, generator=generator)
+    for _ in range(60):
+        loss = losses.discriminator("bce", network(real, generator), network(made, generator))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert (network(real, generator)[0] > 0).float().mean() > 0.9
+    assert (network(made, generator)[0] < 0).float().mean() > 0.9
