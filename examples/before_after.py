@@ -1,6 +1,6 @@
-"""Make before_after.png: cat.jpg enlarged four times, left bicubic, right tddsr.
+"""Make before_after.png: coffee.jpg enlarged four times, left bicubic, right tddsr.
 
-./dev upscale examples/cat.jpg --overwrite && .venv/bin/python examples/before_after.py
+./dev upscale examples/coffee.jpg --overwrite && .venv/bin/python examples/before_after.py
 """
 
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 here = Path(__file__).parent
-with Image.open(here / "cat.jpg") as lr, Image.open(here / "cat_x4.jpg") as ours:
+with Image.open(here / "coffee.jpg") as lr, Image.open(here / "coffee_x4.jpg") as ours:
     bicubic = lr.resize(ours.size, Image.Resampling.BICUBIC)
     both = Image.new("RGB", (2 * ours.width + 8, ours.height), "white")
     both.paste(bicubic, (0, 0))
