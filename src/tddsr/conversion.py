@@ -147,6 +147,5 @@ def _space(path: Path, channels: int) -> Published:
 
 def _note(path: Path, licence: Licence | None = None) -> str:
     """Where weights come from and, where it is known, their licence, which goes wherever they go."""
-    known = {AUTOENCODER.name: AUTOENCODER.licence}
-    found = licence or known.get(path.name)
+    found = licence or (AUTOENCODER.licence if path.name == AUTOENCODER.name else None)
     return f"from {path.name}" + (f", {found.name} ({found.url})" if found else "")
