@@ -189,7 +189,7 @@ def convert(
     ] = None,
     known: Annotated[
         str | None,
-        typer.Option("--as", help="as which published network: realesrgan-x4plus, resshift, resshift-v1, -v2, sinsr, sinsr-v2"),
+        typer.Option("--as", help="as realesrgan-x4plus, resshift, resshift-v1, -v2, sinsr or sinsr-v2"),
     ] = None,
 ) -> None:
     """Write a model file again, maybe at half the size; the mean of several from one start; or a published one."""
