@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tddsr.evaluation.baselines import Enlarge
-    from tddsr.evaluation.pairs import Pair
+    from tddsr.evaluation.methods import Enlarge
+    from tddsr.evaluation.pictures import Pair
 
 ROOT = Path(__file__).parents[1]
 ALEXNET = ["adversary.hr.features=alexnet", "adversary.lr.features=alexnet"]
@@ -57,10 +57,10 @@ def train(row: str, common: Sequence[str]) -> None:
 
 def score(data: Path, features: Path, start: str) -> list[str]:
     """Score all rows on both sets; returns Markdown."""
-    from tddsr.evaluation.baselines import find_method
-    from tddsr.evaluation.pairs import find_pictures
+    from tddsr.evaluation.methods import find_method
+    from tddsr.evaluation.pictures import find_pictures
     from tddsr.evaluation.protocol import Protocol, evaluate
-    from tddsr.evaluation.scores import Setting, choose, load_scores
+    from tddsr.metrics.table import Setting, choose, load_scores
 
     models = {"bicubic": "bicubic", "the student they all start from": start}
     models |= {row: str(folder_of(row) / "last.safetensors") for row in ROWS}

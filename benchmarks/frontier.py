@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from tddsr import Upscaler
-from tddsr.degradation import choose_presets
-from tddsr.evaluation.baselines import Method
-from tddsr.evaluation.pairs import find_pictures
+from tddsr.degradation.presets import choose_presets
+from tddsr.evaluation.methods import Method
+from tddsr.evaluation.pictures import find_pictures
 from tddsr.evaluation.protocol import evaluate
-from tddsr.evaluation.scores import METRICS, load_scores
+from tddsr.metrics.table import METRICS, load_scores
 from tddsr.model import multiply_adds_per_lr_pixel
+from tddsr.upscaler import Upscaler
 
 SIDE = 128
 

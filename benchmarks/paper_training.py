@@ -20,12 +20,12 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from tddsr.checkpoint import save_model
-from tddsr.config import load_recipe
 from tddsr.model import Model, ModelConfig, ScheduleConfig
 from tddsr.networks.autoencoder import VQConfig
 from tddsr.networks.swin_unet import SwinUNetConfig
+from tddsr.training.recipe import load_recipe
 from tddsr.training.start import prepare
+from tddsr.weights.file import save_model
 
 
 def make_weights(folder: Path) -> None:

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from tddsr.config import load_recipe
 from tddsr.training.distill import DistillTask
 from tddsr.training.loop import Run
+from tddsr.training.recipe import load_recipe
 from tddsr.training.start import prepare
 
 ROOT = Path(__file__).parents[1]

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tddsr import Upscaler
 from tddsr.model import Model, ModelConfig, ScheduleConfig
 from tddsr.networks.rrdb import RRDBConfig
+from tddsr.upscaler import Upscaler
 
 CASES = [("128x128 -> 512x512", 128, 128), ("1500x1000 -> 6000x4000", 1500, 1000)]
 

@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from tddsr.checkpoint import save_model
-from tddsr.config import Recipe, load_recipe
 from tddsr.model import Model, ModelConfig, Role, ScheduleConfig
 from tddsr.networks.compact import CompactConfig
 from tddsr.networks.features import ConvFeatures
 from tddsr.networks.rrdb import RRDBConfig
+from tddsr.training.recipe import Recipe, load_recipe
+from tddsr.weights.file import save_model
 
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as `tddsr train` does
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tddsr.config import RecipeError, load_recipe
+from tddsr.errors import RecipeError, TrainingError
 from tddsr.training.adversary import Watch
 from tddsr.training.distill import DistillTask
-from tddsr.training.loop import TrainingError
+from tddsr.training.recipe import load_recipe
 from tddsr.training.start import prepare
 from tddsr.training.targets import TargetError
 from tests.conftest import changed

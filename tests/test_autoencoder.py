@@ -4,7 +4,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
-from tddsr.networks.compact import bicubic_x4
+from tddsr.networks.layers import bicubic_x4
 from tests.derived import SMALL_VQ, assert_near, derive, golden, official_shapes, shapes
 
 GOLDEN = golden("small")

@@ -6,16 +6,11 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from tddsr.checkpoint import (
-    CheckpointError,
-    average_models,
-    fingerprint,
-    load_model,
-    read_notes,
-    save_model,
-    source_of,
-)
+from tddsr.errors import ModelError
 from tddsr.model import ModelConfig
+from tddsr.weights.convert import average_models
+from tddsr.weights.file import save_model, source_of
+from tddsr.weights.names import fingerprint, load_model, read_notes
 from tests.derived import small_paper_model
 
 
@@ -39,7 +34,7 @@ def test_a_full_disk_is_an_error_of_the_system(student, tmp_path, monkeypatch):
     def full(*_, **__):
         raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr("tddsr.checkpoint.save_file", full)
+    monkeypatch.setattr("tddsr.weights.file.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         save_model(student, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
@@ -65,7 +60,7 @@ def test_an_average_is_between_its_models_and_keeps_where_they_come_from(student
 def test_only_models_of_one_kind_have_an_average(student, teacher, tmp_path):
     for name, model in (("student", student), ("teacher", teacher)):
         save_model(model, tmp_path / f"{name}.safetensors")
-    with pytest.raises(CheckpointError, match=r"teacher\.safetensors is another model"):
+    with pytest.raises(ModelError, match=r"teacher\.safetensors is another model"):
         average_models([tmp_path / "student.safetensors", tmp_path / "teacher.safetensors"])
 
 
@@ -76,12 +71,12 @@ def test_models_of_two_latent_spaces_have_no_average(tmp_path):
     assert model.shares_space(load_model(files[0]))
     next(model.space.parameters()).data += 1
     save_model(model, files[1])
-    with pytest.raises(CheckpointError, match="another latent space"):
+    with pytest.raises(ModelError, match="another latent space"):
         average_models(files)
 
 
 def test_unknown_names_say_which_are_known():
-    with pytest.raises(CheckpointError, match="compact"):
+    with pytest.raises(ModelError, match="compact"):
         load_model("no-such-model")
 
 
@@ -97,10 +92,10 @@ def test_files_that_are_not_models_are_refused_and_never_run(student, tmp_path):
     for content in (b"", b"text", pickle.dumps(Evil()), path.read_bytes()[:1000]):
         bad = tmp_path / "bad.safetensors"
         bad.write_bytes(content)
-        with pytest.raises(CheckpointError, match="not a readable"):
+        with pytest.raises(ModelError, match="not a readable"):
             load_model(bad)
     save_file(weights, tmp_path / "foreign.safetensors")
-    with pytest.raises(CheckpointError, match="not written by tddsr"):
+    with pytest.raises(ModelError, match="not written by tddsr"):
         load_model(tmp_path / "foreign.safetensors")
 
 
@@ -111,10 +106,10 @@ def test_weights_that_do_not_fit_are_refused(student, tmp_path):
     header = {"format": "tddsr-model-1", "config": student.config.model_dump_json()}
     del weights["stem_lr.weight"]
     save_file(weights, path, metadata=header)
-    with pytest.raises(CheckpointError, match=r"stem_lr\.weight"):
+    with pytest.raises(ModelError, match=r"stem_lr\.weight"):
         load_model(path)
     save_file(weights, path, metadata={**header, "config": '{"role": "student", "colour": 1}'})
-    with pytest.raises(CheckpointError, match="colour"):
+    with pytest.raises(ModelError, match="colour"):
         load_model(path)
 
 

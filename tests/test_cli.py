@@ -10,11 +10,12 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from tddsr import __version__, upscaler
-from tddsr.checkpoint import load_model, read_notes, save_model
 from tddsr.cli import app, main
-from tddsr.config import recipe_names
-from tddsr.photos import find_photos
+from tddsr.pictures.folders import find_photos
 from tddsr.tiling import plan
+from tddsr.training.recipe import recipe_names
+from tddsr.weights.file import save_model
+from tddsr.weights.names import load_model, read_notes
 from tests.conftest import photo
 from tests.test_images import png_with_size, truncated_jpeg
 

@@ -2,11 +2,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tddsr.config import load_recipe
 from tddsr.model import Model, ModelConfig, NetworkConfig
 from tddsr.networks import compact
-from tddsr.networks.compact import CompactConfig, bicubic_x4
+from tddsr.networks.compact import CompactConfig
+from tddsr.networks.layers import bicubic_x4
 from tddsr.networks.space import SpaceToDepth
+from tddsr.training.recipe import load_recipe
 from tests.conftest import small_model
 
 

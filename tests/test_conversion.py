@@ -8,12 +8,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from tddsr import conversion, registry
-from tddsr.checkpoint import CheckpointError, load_model, read_notes
-from tddsr.conversion import convert_published
+from tddsr.errors import ModelError
 from tddsr.model import Model
 from tddsr.networks.autoencoder import VQAutoencoder
 from tddsr.networks.rrdb import OURS
+from tddsr.weights import published as registry
+from tddsr.weights.names import load_model, read_notes
+from tddsr.weights.published import convert_published
 from tests.conftest import small_rrdb
 from tests.derived import SMALL_VQ, small_paper_model
 from tests.server import Server, serving
@@ -51,7 +52,7 @@ def server(folder: Path, tmp_path: Path, monkeypatch) -> Iterator[Server]:
 
         sinsr = registry.MODELS["sinsr"]
         monkeypatch.setitem(registry.MODELS, "sinsr", replace(sinsr, file=moved(sinsr.file, known=False)))
-        monkeypatch.setattr(conversion, "AUTOENCODER", moved(registry.AUTOENCODER, known=True))
+        monkeypatch.setattr(registry, "AUTOENCODER", moved(registry.AUTOENCODER, known=True))
         yield server
 
 
@@ -104,7 +105,7 @@ def test_a_model_by_name_is_fetched_and_converted_once(server, official, tmp_pat
 def test_what_came_instead_of_an_unknown_file_is_not_kept(server):
     true = server.files["SinSR_v1.pth"]
     server.files["SinSR_v1.pth"] = b"<html>Welcome to our network</html>"
-    with pytest.raises(CheckpointError, match="it was deleted"):
+    with pytest.raises(ModelError, match="it was deleted"):
         load_model("sinsr")
     server.files["SinSR_v1.pth"] = true
     load_model("sinsr")
@@ -162,19 +163,19 @@ def test_real_esrgan_comes_by_name_with_its_notice(tmp_path, monkeypatch):
     convert_published(tmp_path / "RealESRGAN_x4plus.pth", out)
     assert load_model(out).config == model.config
     for known_as in ("sinsr", "resshift"):
-        with pytest.raises(CheckpointError, match="no autoencoder"):
+        with pytest.raises(ModelError, match="no autoencoder"):
             convert_published(tmp_path / "RealESRGAN_x4plus.pth", out, known=known_as)
 
 
 def test_a_network_is_not_taken_for_another_kind(folder, tmp_path):
-    with pytest.raises(CheckpointError, match="not the network of realesrgan-x4plus"):
+    with pytest.raises(ModelError, match="not the network of realesrgan-x4plus"):
         convert_published(folder / "mine.pth", tmp_path / "a.safetensors", known="realesrgan-x4plus")
 
 
 def test_names_and_files_that_cannot_be_loaded_say_what_to_do(folder):
-    with pytest.raises(CheckpointError, match=r"tddsr convert .*mine\.pth -o .*mine\.safetensors"):
+    with pytest.raises(ModelError, match=r"tddsr convert .*mine\.pth -o .*mine\.safetensors"):
         load_model(folder / "mine.pth")
-    with pytest.raises(CheckpointError, match="tddsr train realsr"):
+    with pytest.raises(ModelError, match="tddsr train realsr"):
         load_model("tddsr-paper")
-    with pytest.raises(CheckpointError, match=r"compact, compact-small, .*resshift, .*sinsr-v2"):
+    with pytest.raises(ModelError, match=r"compact, compact-small, .*resshift, .*sinsr-v2"):
         load_model("no-such-model")

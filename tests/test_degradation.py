@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from tddsr import rng
 from tddsr.cli import Preset as CliPreset
-from tddsr.degradation import Degradation, Preset, choose_presets, degrade, degrade_mixed, degrade_pair, pipeline
+from tddsr.degradation import Preset, degrade, pipeline
 from tddsr.degradation.jpeg import jpeg
 from tddsr.degradation.kernels import density_kernels, filter2d, sinc_kernels
 from tddsr.degradation.noise import film_grain, gaussian_noise, luma, poisson_noise
-from tddsr.degradation.pipeline import sharpen
-from tddsr.degradation.presets import Stage
+from tddsr.degradation.pipeline import degrade_mixed, degrade_pair, sharpen
+from tddsr.degradation.presets import Degradation, Stage, choose_presets
 from tddsr.degradation.resize import MODES, resize, resize_matrices
 from tests.conftest import photo
 

@@ -2,7 +2,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tddsr import losses
 from tddsr.networks.discriminator import (
     Discriminator,
     DiscriminatorConfig,
@@ -11,6 +10,7 @@ from tddsr.networks.discriminator import (
     PixelDiscriminatorConfig,
 )
 from tddsr.networks.features import ConvFeatures, FeatureNetwork
+from tddsr.training import losses
 
 
 class TokenFeatures(FeatureNetwork):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tddsr import Upscaler
-from tddsr.evaluation.baselines import Method, bicubic
-from tddsr.evaluation.pairs import Pair, find_pictures
+from tddsr.evaluation.methods import Method, bicubic
+from tddsr.evaluation.pictures import Pair, find_pictures
 from tddsr.evaluation.protocol import evaluate
-from tddsr.evaluation.scores import METRICS, Setting, load_scores
+from tddsr.metrics.table import METRICS, Setting, load_scores
 from tddsr.model import multiply_adds_per_lr_pixel
+from tddsr.upscaler import Upscaler
 
 PHOTO = Path(__file__).parents[1] / "examples" / "coffee.jpg"
 

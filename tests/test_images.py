@@ -10,8 +10,10 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 from PIL.TiffImagePlugin import TiffImageFile
 
-from tddsr import images
-from tddsr.images import ImageError, Picture
+from tddsr.errors import ImageError
+from tddsr.pictures.files import WRITABLE, from_pil, read_picture, to_pil, write_picture
+from tddsr.pictures.folders import find_files
+from tddsr.pictures.picture import Picture, to_8_bit
 from tests.conftest import photo
 
 
@@ -25,12 +27,12 @@ def png_with_size(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("suffix", sorted(images.WRITABLE))
+@pytest.mark.parametrize("suffix", sorted(WRITABLE))
 def test_pictures_survive_a_round_trip(tmp_path, suffix):
     rgb = photo(31, 45, noise=0)
     path = tmp_path / f"a{suffix}"
-    images.write(path, Picture(rgb))
-    back = images.read(path)
+    write_picture(path, Picture(rgb))
+    back = read_picture(path)
     assert back.alpha is None
     assert not back.grey
     error = np.abs(back.rgb.astype(int) - rgb).mean()
@@ -44,7 +46,7 @@ def test_pictures_survive_a_round_trip(tmp_path, suffix):
 def test_every_mode_is_taken_apart(mode, grey, alpha):
     through = {"PA": "P", "La": "LA"}  # PIL knows no direct way to these
     image = Image.fromarray(photo()).convert(through.get(mode, mode)).convert(mode)
-    picture = images.from_pil(image)
+    picture = from_pil(image)
     assert picture.grey == grey
     assert (picture.alpha is not None) == alpha
     assert picture.rgb.shape == (40, 52, 3)
@@ -54,13 +56,13 @@ def test_every_mode_is_taken_apart(mode, grey, alpha):
 
 def test_16_bit_is_rounded_to_8_bit():
     values = np.array([0, 128, 129, 65406, 65407, 65535], np.uint16)
-    assert images.to_8_bit(values).tolist() == [0, 0, 1, 254, 255, 255]
+    assert to_8_bit(values).tolist() == [0, 0, 1, 254, 255, 255]
 
 
 def test_transparent_palettes_keep_their_transparency(tmp_path):
     image = Image.fromarray(photo()).convert("P")
     image.save(tmp_path / "a.png", transparency=image.getpixel((3, 3)))
-    picture = images.read(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
     assert picture.alpha is not None
     assert picture.alpha[3, 3] == 0
     assert picture.alpha.max() == 255
@@ -69,12 +71,12 @@ def test_transparent_palettes_keep_their_transparency(tmp_path):
 def test_grey_stays_grey_also_in_16_bit(tmp_path):
     values = (np.arange(40 * 52).reshape(40, 52) * 31).astype(np.uint16)
     Image.fromarray(values).save(tmp_path / "a.png")
-    picture = images.read(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
     assert picture.grey
     assert np.array_equal(picture.rgb[..., 0], values)
-    images.write(tmp_path / "b.png", picture)
+    write_picture(tmp_path / "b.png", picture)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), values)
-    assert images.to_pil(Picture(photo(), grey=True)).mode == "L"
+    assert to_pil(Picture(photo(), grey=True)).mode == "L"
 
 
 def test_orientation_is_applied_once_and_the_rest_of_exif_kept(tmp_path):
@@ -82,9 +84,9 @@ def test_orientation_is_applied_once_and_the_rest_of_exif_kept(tmp_path):
     exif[0x0112] = 6  # to be turned by a quarter
     exif[0x010F] = "maker"
     Image.fromarray(photo(40, 52)).save(tmp_path / "a.jpg", exif=exif)
-    picture = images.read(tmp_path / "a.jpg")
+    picture = read_picture(tmp_path / "a.jpg")
     assert picture.size == (40, 52)
-    images.write(tmp_path / "b.jpg", picture)
+    write_picture(tmp_path / "b.jpg", picture)
     with Image.open(tmp_path / "b.jpg") as back:
         assert back.size == (40, 52)
         assert back.getexif().get(0x0112, 1) == 1
@@ -95,7 +97,7 @@ def test_orientation_is_applied_once_and_the_rest_of_exif_kept(tmp_path):
 def test_the_icc_profile_survives(tmp_path, suffix):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     Image.fromarray(photo()).save(tmp_path / f"a{suffix}", icc_profile=profile)
-    images.write(tmp_path / f"b{suffix}", images.read(tmp_path / f"a{suffix}"))
+    write_picture(tmp_path / f"b{suffix}", read_picture(tmp_path / f"a{suffix}"))
     with Image.open(tmp_path / f"b{suffix}") as back:
         assert back.info["icc_profile"] == profile
 
@@ -113,7 +115,7 @@ def test_bad_files_are_one_line_that_names_them(tmp_path, content):
     path = tmp_path / "bad.png"
     path.write_bytes(content)
     with pytest.raises(ImageError) as raised:
-        images.read(path)
+        read_picture(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -121,14 +123,14 @@ def test_bad_files_are_one_line_that_names_them(tmp_path, content):
 def test_missing_files_and_folders_are_not_pictures(tmp_path):
     for path in (tmp_path / "none.png", tmp_path):
         with pytest.raises(ImageError, match=str(path)):
-            images.read(path)
+            read_picture(path)
 
 
 def test_16_bit_grey_becomes_8_bit_where_a_file_holds_no_more(tmp_path):
     values = np.full((16, 16, 3), 30000, np.uint16)
     for suffix in (".jpg", ".webp"):
-        images.write(tmp_path / f"a{suffix}", Picture(values, grey=True))
-        back = images.read(tmp_path / f"a{suffix}").rgb
+        write_picture(tmp_path / f"a{suffix}", Picture(values, grey=True))
+        back = read_picture(tmp_path / f"a{suffix}").rgb
         assert np.abs(back.astype(int) - 30000 // 257).max() <= 2
 
 
@@ -141,7 +143,7 @@ def test_exif_survives_from_any_kind_to_any_other(tmp_path, source, target):
     exif[0x0112] = 3
     pixels = photo(40, 52)
     Image.fromarray(pixels).save(tmp_path / f"a{source}", exif=exif)
-    images.write(tmp_path / f"b{target}", images.read(tmp_path / f"a{source}"))
+    write_picture(tmp_path / f"b{target}", read_picture(tmp_path / f"a{source}"))
     with Image.open(tmp_path / f"b{target}") as back:
         assert back.getexif()[0x010F] == "maker"
         assert back.getexif().get(0x0112, 1) == 1
@@ -152,10 +154,10 @@ def test_exif_survives_from_any_kind_to_any_other(tmp_path, source, target):
 def test_pil_images_keep_exif_and_get_none_they_had_not():
     exif = Image.Exif()
     exif[0x010F] = "maker"
-    assert images.from_pil(Image.fromarray(photo())).exif is None
+    assert from_pil(Image.fromarray(photo())).exif is None
     image = Image.fromarray(photo())
     image.info["exif"] = exif.tobytes()
-    again = images.to_pil(images.from_pil(image))
+    again = to_pil(from_pil(image))
     assert again.getexif()[0x010F] == "maker"
 
 
@@ -163,7 +165,7 @@ def test_exif_does_not_tell_the_old_size(tmp_path):
     exif = Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.ExifImageWidth: 52, ExifTags.Base.ExposureTime: 0.5})
     Image.fromarray(photo()).save(tmp_path / "a.jpg", exif=exif)
-    images.write(tmp_path / "b.jpg", images.read(tmp_path / "a.jpg"))
+    write_picture(tmp_path / "b.jpg", read_picture(tmp_path / "a.jpg"))
     kept = Image.open(tmp_path / "b.jpg").getexif().get_ifd(ExifTags.IFD.Exif)
     assert kept == {ExifTags.Base.ExposureTime: 0.5}
 
@@ -176,19 +178,19 @@ def test_pictures_in_which_white_is_zero_are_no_negatives(tmp_path, dtype):
         assert file.tag_v2[ExifTags.Base.PhotometricInterpretation] == 0
         stored = np.frombuffer((tmp_path / "a.tif").read_bytes()[file.tag_v2[273][0] :][: values.nbytes], dtype)
     white = np.iinfo(dtype).max
-    assert np.array_equal(images.read(tmp_path / "a.tif").rgb[..., 0].ravel(), white - stored)
+    assert np.array_equal(read_picture(tmp_path / "a.tif").rgb[..., 0].ravel(), white - stored)
 
 
 def test_damaged_exif_costs_no_picture(tmp_path):
     Image.fromarray(photo()).save(tmp_path / "a.webp", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x01")
-    assert images.read(tmp_path / "a.webp").size == (52, 40)
+    assert read_picture(tmp_path / "a.webp").size == (52, 40)
 
 
 def test_hidden_files_are_not_found(tmp_path):
     (tmp_path / ".thumbnails").mkdir()
     for name in ("._a.png", ".thumbnails/b.png", "b.png"):
         Image.fromarray(photo()).save(tmp_path / name)
-    assert images.find(tmp_path) == [tmp_path / "b.png"]
+    assert find_files(tmp_path) == [tmp_path / "b.png"]
 
 
 @pytest.mark.parametrize(("name", "picture", "reason"), [
@@ -199,19 +201,19 @@ def test_hidden_files_are_not_found(tmp_path):
 ])  # fmt: skip
 def test_what_a_file_cannot_hold_is_refused_before_writing(tmp_path, name, picture, reason):
     with pytest.raises(ImageError, match=reason):
-        images.write(tmp_path / name, picture)
+        write_picture(tmp_path / name, picture)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ImageError, match="cannot be written"):
-        images.write(tmp_path / "file" / "a.png", Picture(photo()))
+        write_picture(tmp_path / "file" / "a.png", Picture(photo()))
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
-    images.write(path, Picture(photo()))
+    write_picture(path, Picture(photo()))
     before = path.read_bytes()
 
     def fail(*_args, **_options):
@@ -219,7 +221,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(ImageError, match="disk full"):
-        images.write(path, Picture(photo(seed=1)))
+        write_picture(path, Picture(photo(seed=1)))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -227,7 +229,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 def test_files_get_the_permissions_of_the_user(tmp_path):
     old = os.umask(0o027)
     try:
-        images.write(tmp_path / "a.png", Picture(photo()))
+        write_picture(tmp_path / "a.png", Picture(photo()))
     finally:
         os.umask(old)
     assert stat.S_IMODE(Path(tmp_path / "a.png").stat().st_mode) == 0o640

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tddsr import losses
+from tddsr.training import losses
 
 REAL, FAKE = [torch.tensor([[-2.0, 0.5], [3.0, 1.0]]), torch.tensor([[0.2], [-0.7]])], [torch.tensor([[1.5], [-0.25]])]
 

@@ -1,9 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from tddsr.config import DataConfig
-from tddsr.images import ImageError
-from tddsr.photos import find_photos
+from tddsr.errors import ImageError
+from tddsr.pictures.folders import find_photos
+from tddsr.training.recipe import DataConfig
 
 
 def test_parts_of_a_folder_share_no_photo_and_are_the_same_everywhere(tmp_path):

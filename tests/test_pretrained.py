@@ -6,10 +6,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tddsr.files import CheckpointError
+from tddsr.errors import ModelError
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig, relative_position_index, shift_mask
-from tddsr.pretrained import published, read_published
+from tddsr.weights.recognise import published, read_published
 from tests.derived import SMALL_UNET, SMALL_VQ, derive
 from tests.test_checkpoint import Evil
 
@@ -123,7 +123,7 @@ def test_an_autoencoders_training_losses_are_left_behind(autoencoder):
 
 
 def one_line(content: object) -> str:
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(ModelError) as caught:
         published(content, "x.pth")
     message = str(caught.value)
     assert message.startswith("x.pth")
@@ -179,8 +179,8 @@ def test_unreadable_files_are_refused_and_never_run(tmp_path, unet):
     whole = path.read_bytes()
     for content in (b"", b"text", pickle.dumps(Evil(), protocol=2), whole[: len(whole) // 2]):
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match=r"a\.pth") as caught:
+        with pytest.raises(ModelError, match=r"a\.pth") as caught:
             read_published(path)
         assert "\n" not in str(caught.value)
-    with pytest.raises(CheckpointError, match="does not exist"):
+    with pytest.raises(ModelError, match="does not exist"):
         read_published(tmp_path / "none.pth")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tddsr import download as module
-from tddsr.download import download
-from tddsr.files import CheckpointError
-from tddsr.registry import AUTOENCODER, MODELS, S_LAB, PublishedFile, fetch
+from tddsr.errors import ModelError
+from tddsr.weights import download as module
+from tddsr.weights.download import download
+from tddsr.weights.published import AUTOENCODER, MODELS, S_LAB, PublishedFile, fetch
 from tests.server import Server, serving
 
 CONTENT = os.urandom(2_000_000)
@@ -29,7 +29,7 @@ def server() -> Iterator[Server]:
 
 
 def fails(server: Server, target: Path, match: str, **expected) -> None:
-    with pytest.raises(CheckpointError, match=match) as caught:
+    with pytest.raises(ModelError, match=match) as caught:
         download(server.url(target.name), target, **expected)
     assert "\n" not in str(caught.value)
     assert not target.exists()

@@ -12,14 +12,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tddsr.cli import app
-from tddsr.config import RecipeError, recipe_names
-from tddsr.evaluation import scores, statistics
-from tddsr.evaluation.recipes import load_report_recipe, measure
-from tddsr.evaluation.report import by_data_set, write_report
-from tddsr.evaluation.results import Result, ResultError, read_result, saved_pictures
-from tddsr.evaluation.tables import Absent, Notes, Quoted, Source, blocks, comparison
-from tddsr.evaluation.views import Layer, compare, differing_window, embed, labels
-from tddsr.images import ImageError
+from tddsr.errors import ImageError, RecipeError, ResultError
+from tddsr.evaluation.paper import load_report_recipe, measure
+from tddsr.evaluation.results import Result, read_result, saved_pictures
+from tddsr.metrics import table as scores
+from tddsr.report import confidence
+from tddsr.report.build import by_data_set, write_report
+from tddsr.report.crops import Layer, compare, differing_window, embed, labels
+from tddsr.report.tables import Absent, Notes, Quoted, Source, blocks, comparison
+from tddsr.training.recipe import recipe_names
 from tests.conftest import photo
 
 METRICS = {
@@ -120,32 +121,32 @@ def test_a_method_name_does_not_lead_out_of_the_folder(tmp_path):
 
 def test_the_interval_is_that_of_a_mean():
     values = np.random.default_rng(1).normal(5, 2, 400)
-    low, high = statistics.interval(values) or (0, 0)
+    low, high = confidence.interval(values) or (0, 0)
     half = 1.96 * values.std() / 20
     assert abs(low - (values.mean() - half)) < 0.05
     assert abs(high - (values.mean() + half)) < 0.05
-    assert statistics.interval(values) == (low, high)
-    assert statistics.interval(values[:4]) is None
+    assert confidence.interval(values) == (low, high)
+    assert confidence.interval(values[:4]) is None
 
 
 def test_infinite_scores_give_no_nonsense():
     some = np.array([30.0, np.inf, 31.0, 29.0, 30.0])
-    low, high = statistics.interval(some) or (0, 0)
+    low, high = confidence.interval(some) or (0, 0)
     assert 29 <= low < 31
     assert high == math.inf
-    pair = statistics.paired(some, some, True)
+    pair = confidence.paired(some, some, True)
     assert (pair.mean, pair.wins, pair.losses, pair.p) == (0, 0, 0, 1)
-    assert statistics.spread([30.0, math.inf]) is None
+    assert confidence.spread([30.0, math.inf]) is None
 
 
 def test_the_sign_test_is_the_binomial_one():
-    assert statistics.sign_test(5, 0) == 2 / 32
-    assert statistics.sign_test(1, 7) == pytest.approx(2 * 9 / 256)
-    assert statistics.sign_test(4, 4) == 1
+    assert confidence.sign_test(5, 0) == 2 / 32
+    assert confidence.sign_test(1, 7) == pytest.approx(2 * 9 / 256)
+    assert confidence.sign_test(4, 4) == 1
 
 
 def test_a_lower_score_wins_where_lower_is_better():
-    pair = statistics.paired(np.array([1.0, 2, 3]), np.array([2.0, 3, 2]), False)
+    pair = confidence.paired(np.array([1.0, 2, 3]), np.array([2.0, 3, 2]), False)
     assert (pair.wins, pair.losses) == (2, 1)
 
 
@@ -440,7 +441,7 @@ def test_a_recipe_measures_what_can_be_measured_once(tmp_path, monkeypatch):
         save_result(folder, methods=(label,), count=count, size=0, failures=[])
         return subprocess.CompletedProcess(command, 1, "", "CLIPIQA is not available")
 
-    monkeypatch.setattr("tddsr.evaluation.recipes.subprocess.run", fake)
+    monkeypatch.setattr("tddsr.evaluation.paper.subprocess.run", fake)
     monkeypatch.setenv("TDDSR_CACHE", str(tmp_path / "cache"))
     (tmp_path / "photos").mkdir()
     overrides = [f"data.RealSR.lr={tmp_path / 'photos'}", f"data.RealSet65.lr={tmp_path / 'none'}", "limit=3"]

@@ -2,11 +2,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tddsr.files import CheckpointError
+from tddsr.errors import ModelError
 from tddsr.model import Model, ModelConfig, ScheduleConfig, begin, multiply_adds_per_lr_pixel
 from tddsr.networks import rrdb
 from tddsr.networks.rrdb import OURS, RRDBConfig, shrink
-from tddsr.pretrained import published, read_published
+from tddsr.weights.recognise import published, read_published
 from tests.conftest import small_rrdb
 
 
@@ -175,7 +175,7 @@ def test_the_official_checkpoint_and_ncnns_are_read(tmp_path):
     second = 4 + 2 * 64 * 27 + 4 * 64  # where the next convolution begins
     for broken, reason in ((content[:-8], "fit none"), (content[:second] + bytes(4) + content[second + 4 :], "conv1")):
         file.write_bytes(broken)
-        with pytest.raises(CheckpointError, match=reason):
+        with pytest.raises(ModelError, match=reason):
             read_published(file)
-    with pytest.raises(CheckpointError, match="conv_up2"):
+    with pytest.raises(ModelError, match="conv_up2"):
         published({key: value for key, value in theirs.items() if "conv_up2" not in key}, "x2.pth")

@@ -7,14 +7,14 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from tddsr import rng
-from tddsr.checkpoint import save_model
-from tddsr.config import load_recipe
 from tddsr.training import drawings
 from tddsr.training.data import DataError, Scenes, scene_settings
 from tddsr.training.distill import DistillTask, low_band
 from tddsr.training.drawings import draw
 from tddsr.training.loop import Run
+from tddsr.training.recipe import load_recipe
 from tddsr.training.start import prepare
+from tddsr.weights.file import save_model
 from tests.conftest import SMALL_RRDB, changed, small_rrdb
 
 CPU, QUIET = torch.device("cpu"), Console(quiet=True)

@@ -14,15 +14,17 @@ from pydantic import ValidationError
 from rich.console import Console
 from safetensors.torch import load_file
 
-from tddsr.checkpoint import load_model, read_notes, save_model
-from tddsr.config import DataConfig, LossConfig, RecipeError, load_recipe, recipe_names
-from tddsr.images import ImageError
+from tddsr.errors import ImageError, RecipeError, TrainingError
 from tddsr.model import Model, ScheduleConfig
-from tddsr.photos import read_photo
+from tddsr.pictures.folders import read_photo
 from tddsr.training.data import DataError, Patches
-from tddsr.training.loop import Player, Run, TrainingError
+from tddsr.training.loop import Run
+from tddsr.training.picture_loss import PictureLoss, varied
+from tddsr.training.recipe import DataConfig, LossConfig, load_recipe, recipe_names
 from tddsr.training.start import describe, prepare
-from tddsr.training.teacher import PictureLoss, varied
+from tddsr.training.task import Player
+from tddsr.weights.file import save_model
+from tddsr.weights.names import load_model, read_notes
 from tests.conftest import SMALL, SMALL_RRDB, changed, photo, small_model, small_rrdb
 from tests.derived import noise, small_paper_model
 

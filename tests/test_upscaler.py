@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 
 from tddsr import upscaler as module
-from tddsr.checkpoint import save_model
-from tddsr.images import ImageError
+from tddsr.device import pick_device
+from tddsr.errors import ImageError
 from tddsr.model import Model
 from tddsr.networks.compact import CompactNet
 from tddsr.upscaler import Upscaler, output_path
+from tddsr.weights.file import save_model
 from tests.conftest import photo, small_rrdb
 from tests.derived import small_paper_model
 
@@ -292,4 +293,4 @@ def test_a_network_that_sees_too_far_for_memory_is_blended(monkeypatch):
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
 def test_devices_that_are_not_there_are_refused(device):
     with pytest.raises(ValueError, match=device):
-        module.pick_device(device)
+        pick_device(device)

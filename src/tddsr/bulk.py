@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tddsr import images
+from tddsr.errors import ImageError
+from tddsr.pictures.files import WRITABLE
+from tddsr.pictures.folders import find_files
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -52,10 +54,10 @@ def _folder_jobs(
     # What an earlier run wrote into a folder inside this one is not read again.
     written = {path.resolve() for path in exclude if root in path.resolve().parents}
     try:
-        found = [path for path in images.find(folder) if written.isdisjoint(path.resolve().parents)]
+        found = [path for path in find_files(folder) if written.isdisjoint(path.resolve().parents)]
         if not found:
-            raise images.ImageError(f"{folder}: holds no pictures apart from those in {', '.join(map(str, exclude))}")
-    except images.ImageError as error:
+            raise ImageError(f"{folder}: holds no pictures apart from those in {', '.join(map(str, exclude))}")
+    except ImageError as error:
         yield Job(folder, None, str(error))
         return
     for path in found:
@@ -105,7 +107,7 @@ def plan(
         ValueError: ``output`` is a picture's name, and there may be several.
     """
     one_file = len(inputs) == 1 and not _is_folder(inputs[0])
-    if output is not None and not one_file and output.suffix.lower() in images.WRITABLE and not output.is_dir():
+    if output is not None and not one_file and output.suffix.lower() in WRITABLE and not output.is_dir():
         raise ValueError(f"{output} is one picture; the output of several, or of a folder, is a folder")
     jobs: list[Job] = []
     for path in inputs:
@@ -140,7 +142,7 @@ def _do(
                 if path.resolve() in sources:
                     return "failed", f"{job.input}: would overwrite {path}, another of the inputs"
         enlarge(job.input, job.output)
-    except images.ImageError as error:
+    except ImageError as error:
         return "failed", str(error)
     except MemoryError:
         return "failed", f"{job.input}: the enlarged picture does not fit into this machine's memory"

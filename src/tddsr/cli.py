@@ -119,8 +119,8 @@ def degrade(
 ) -> None:
     """Write pairs for training and testing: the sharp picture (cropped to a multiple of 4) and a bad small one."""
     from tddsr import bulk
-    from tddsr.degradation import Degradation
     from tddsr.degradation.files import degrade_file
+    from tddsr.degradation.presets import Degradation
 
     settings = Degradation.preset(preset)
     pairs = (output / "hr", output / "lr")
@@ -151,11 +151,12 @@ def train(
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # else its last bit hangs on memory addresses: resuming is exact
     from rich.console import Console
 
-    from tddsr.config import RecipeError, load_recipe
+    from tddsr.errors import RecipeError
+    from tddsr.training.recipe import load_recipe
 
     try:
+        from tddsr.device import pick_device
         from tddsr.training.start import describe, prepare
-        from tddsr.upscaler import pick_device
     except ModuleNotFoundError as error:
         _fail(f"training needs the package {error.name}: pip install 'tddsr[train]'", code=1)
 
@@ -195,14 +196,14 @@ def convert(
     """Write a model file again, maybe at half the size; the mean of several from one start; or a published one."""
     import torch
 
-    from tddsr import conversion
-    from tddsr.files import CheckpointError
+    from tddsr.errors import ModelError
+    from tddsr.weights import convert as conversion
 
     _check_suffix(output, ".safetensors")
     dtype = torch.float16 if half else torch.float32
     try:
         conversion.convert(sources, output, autoencoder=autoencoder, known=known, dtype=dtype)
-    except CheckpointError as error:
+    except ModelError as error:
         _fail(str(error), code=2)
     except OSError as error:
         _fail(f"{output}: cannot be written ({error.strerror or error})", code=1)
@@ -261,13 +262,15 @@ def evaluate(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from tddsr.degradation import choose_presets
-    from tddsr.evaluation import baselines, command, scores
-    from tddsr.evaluation.pairs import find_pictures
+    from tddsr.degradation.presets import choose_presets
+    from tddsr.device import pick_device
+    from tddsr.errors import ImageError
+    from tddsr.evaluation import methods as found
+    from tddsr.evaluation import run as command
+    from tddsr.evaluation.pictures import find_pictures
     from tddsr.evaluation.protocol import Protocol, Table
-    from tddsr.images import ImageError
-    from tddsr.photos import check_part
-    from tddsr.upscaler import pick_device
+    from tddsr.metrics import table as scores
+    from tddsr.pictures.folders import check_part
 
     chosen_tile = _tile(tile)
     try:
@@ -278,7 +281,7 @@ def evaluate(
         if lr is not None and len(presets) > 1:
             raise ValueError(f"--preset {preset} is for --hr that is degraded: leave it or --lr away")
         protocol = Protocol(crop, border, colour, chosen_tile, seeds, where.type)
-        methods, unavailable = baselines.find_methods(specs, where, chosen_tile)  # type: ignore[arg-type]
+        methods, unavailable = found.find_methods(specs, where, chosen_tile)  # type: ignore[arg-type]
     except ValueError as error:
         _fail(str(error), code=2)
     console = Console(stderr=True)
@@ -329,8 +332,8 @@ def report(
     budget: BudgetOption = 8,
 ) -> None:
     """Gather results on one page: tables, how sure they are, the protocol, and crops to compare by hand."""
-    from tddsr.evaluation.report import by_data_set, write_report
-    from tddsr.evaluation.tables import Source
+    from tddsr.report.build import by_data_set, write_report
+    from tddsr.report.tables import Source
 
     folders = [Path(name) for name in inputs if Path(name).is_dir() or Path(name).name == "result.json"]
     comment = ""
@@ -341,8 +344,8 @@ def report(
             other = next(name for name in inputs if Path(name) not in folders)
             _fail(f"{other}: not a folder of results; a recipe is given alone, with KEY=VALUE after it", code=2)
         else:
-            from tddsr.config import RecipeError
-            from tddsr.evaluation.recipes import load_report_recipe, measure
+            from tddsr.errors import RecipeError
+            from tddsr.evaluation.paper import load_report_recipe, measure
 
             try:
                 recipe = load_report_recipe(inputs[0], inputs[1:])
@@ -371,7 +374,8 @@ def compare(
     budget: BudgetOption = 20,
 ) -> None:
     """Write a page with a slider between pictures. Sizes may differ by a whole factor: small ones are enlarged."""
-    from tddsr.evaluation import page, views
+    from tddsr.report import crops as views
+    from tddsr.report import page
 
     _check_suffix(output, ".html")
     called = [name.strip() for name in names.split(",")] if names else views.labels(inputs)

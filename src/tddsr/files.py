@@ -10,10 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 
-class CheckpointError(ValueError):
-    """A model file that cannot be had or used, with the reason."""
-
-
 @contextlib.contextmanager
 def whole_or_nothing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block ends well it takes ``path``'s place in one move."""

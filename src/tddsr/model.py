@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tddsr import diffusion
 from tddsr.diffusion import Schedule
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
-from tddsr.networks.compact import BICUBIC_RADIUS, CompactConfig, CompactNet, bicubic_x4
-from tddsr.networks.layers import Recomputed
+from tddsr.networks.compact import CompactConfig, CompactNet
+from tddsr.networks.layers import BICUBIC_RADIUS, Recomputed, bicubic_x4
 from tddsr.networks.rrdb import OURS, RRDBConfig, RRDBNet, shrink
 from tddsr.networks.space import LatentSpace, PixelsConfig, SpaceToDepth
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig

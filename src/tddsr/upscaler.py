@@ -13,12 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tddsr import images, rng
-from tddsr.checkpoint import load_model
-from tddsr.images import Picture, Pixels
+from tddsr import rng
+from tddsr.device import pick_device
 from tddsr.model import Model, Sampler
-from tddsr.pixels import to_pixels, to_tensor
+from tddsr.pictures.files import WRITABLE, check_writable, from_pil, read_picture, to_pil, write_picture
+from tddsr.pictures.picture import Picture, Pixels
+from tddsr.pictures.tensors import to_pixels, to_tensor
 from tddsr.tiling import Box, feathered, plan, round_up
+from tddsr.weights.names import load_model
 
 T = TypeVar("T", str, Path, Image.Image, Pixels, Tensor)
 Tile = Literal["auto"] | int | None
@@ -38,27 +40,9 @@ slow; and results should not depend on the machine's memory."""
 _SMALLEST_TILE = 32
 
 
-def pick_device(name: str = "auto") -> torch.device:
-    """'auto' is the accelerator if there is one, else the CPU.
-
-    Raises:
-        ValueError: no such device on this machine.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device '{name}' cannot be used here; try auto or cpu") from error
-    return device
-
-
 def output_path(path: Path, scale: float) -> Path:
     """Where the enlargement of ``path`` is written by default: beside it, ``photo_x4.jpg``; .png for rare kinds."""
-    suffix = path.suffix if path.suffix.lower() in images.WRITABLE else ".png"
+    suffix = path.suffix if path.suffix.lower() in WRITABLE else ".png"
     return path.with_name(f"{path.stem}_x{scale:g}{suffix}")
 
 
@@ -114,7 +98,7 @@ class Upscaler:
         Args:
             model: a file of ``tddsr train`` or ``tddsr convert``, or a name: ``compact`` and the faster
                 ``compact-small`` come with the package; ``resshift``, ``sinsr`` and others of
-                ``tddsr.registry.MODELS`` are downloaded the first time, under their own licences.
+                ``tddsr.weights.registry.MODELS`` are downloaded the first time, under their own licences.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             dtype: of the network; half precision is for accelerators, a CPU is slow in it. Where it gives infinities,
                 the model goes on in float32.
@@ -123,7 +107,7 @@ class Upscaler:
             compiled: run the network through ``torch.compile``: the first picture of each size takes a minute more.
 
         Raises:
-            CheckpointError: no such model, or the file cannot be used.
+            ModelError: no such model, or the file cannot be used.
             ValueError: no such device, or an impossible tile.
         """
         loaded = load_model(model, pick_device(device), dtype)
@@ -167,16 +151,16 @@ class Upscaler:
         if isinstance(picture, str | Path):
             source = Path(picture)
             target = output_path(source, scale) if output is None else Path(output)
-            images.check_writable(target)
-            read = images.read(source)
-            images.check_writable(target, self._target_size(read.size, scale), read.alpha is not None)
-            images.write(target, self._enlarge_picture(read, enlarge))
+            check_writable(target)
+            read = read_picture(source)
+            check_writable(target, self._target_size(read.size, scale), read.alpha is not None)
+            write_picture(target, self._enlarge_picture(read, enlarge))
             written: Any = str(target) if isinstance(picture, str) else target
             return cast("T", written)
         if output is not None:
             raise ValueError("output is only for a path; save the returned picture yourself")
         if isinstance(picture, Image.Image):
-            return images.to_pil(self._enlarge_picture(images.from_pil(picture), enlarge))
+            return to_pil(self._enlarge_picture(from_pil(picture), enlarge))
         if isinstance(picture, Tensor):
             return _like_tensor(picture, enlarge)
         if isinstance(picture, np.ndarray):

@@ -6,11 +6,13 @@ import os
 import zlib
 from pathlib import Path
 
-from tddsr import images, rng
+from tddsr import rng
 from tddsr.degradation.pipeline import degrade_pair
 from tddsr.degradation.presets import Degradation
-from tddsr.images import ImageError, Picture, Pixels
-from tddsr.pixels import to_pixels, to_tensor
+from tddsr.errors import ImageError
+from tddsr.pictures.files import read_picture, write_picture
+from tddsr.pictures.picture import Picture, Pixels
+from tddsr.pictures.tensors import to_pixels, to_tensor
 
 _FILES = 2
 """Stream of chance, apart from those of training."""
@@ -42,10 +44,10 @@ def degrade_file(source: Path, folder: Path, name: Path, settings: Degradation, 
     Raises:
         ImageError: the picture cannot be read or written, or is smaller than the factor.
     """
-    pixels = images.read(source).rgb_8_bit
+    pixels = read_picture(source).rgb_8_bit
     try:
         large, small = degrade_pixels(pixels, settings, name.with_suffix("").as_posix(), seed)
     except ValueError as error:
         raise ImageError(f"{source}: {error}") from error
-    images.write(folder / "lr" / name, Picture(small))
-    images.write(folder / "hr" / name, Picture(large))
+    write_picture(folder / "lr" / name, Picture(small))
+    write_picture(folder / "hr" / name, Picture(large))

@@ -15,19 +15,16 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from tddsr.evaluation.baselines import Method
-from tddsr.evaluation.pairs import PictureSet
+from tddsr.errors import ResultError
+from tddsr.evaluation.methods import Method
+from tddsr.evaluation.pictures import PictureSet
 from tddsr.evaluation.protocol import Memory, Protocol, Row, Table
-from tddsr.evaluation.scores import Scores
 from tddsr.files import whole_or_nothing
+from tddsr.metrics.table import Scores
 
 FORMAT = "tddsr-eval-1"
 RESULT, TABLE, JOURNAL, PICTURES = "result.json", "scores.csv", "journal.jsonl", "pictures"
 """Names of files and folders in the folder of an evaluation."""
-
-
-class JournalError(ValueError):
-    """A folder that cannot be gone on with, with the reason."""
 
 
 class Journal(Memory):
@@ -36,7 +33,7 @@ class Journal(Memory):
     Use as a context manager: nobody else writes into the folder meanwhile.
 
     Raises:
-        JournalError: the folder holds scores by another protocol, or another process writes there.
+        ResultError: the folder holds scores by another protocol, or another process writes there.
         OSError: the folder cannot be written to.
     """
 
@@ -58,7 +55,7 @@ class Journal(Memory):
         try:
             self._folder_lock.acquire(timeout=0)
         except Timeout:
-            raise JournalError(
+            raise ResultError(
                 f"{self.folder}: another process writes its scores there; wait, or choose another"
             ) from None
         try:
@@ -87,12 +84,12 @@ class Journal(Memory):
         changed = [key for key in ours if theirs.get(key) != ours[key]]
         if changed:
             found = "; ".join(f"{key} was {theirs.get(key)}, now {ours[key]}" for key in changed)
-            raise JournalError(f"{self.folder} holds scores by another protocol ({found}); choose another folder")
+            raise ResultError(f"{self.folder} holds scores by another protocol ({found}); choose another folder")
         try:
             for line in lines[1:]:
                 self._take_in(line)
         except (KeyError, ValueError, AttributeError) as error:
-            raise JournalError(
+            raise ResultError(
                 f"{self._file} is damaged ({type(error).__name__}: {error}); remove it to score anew"
             ) from error
 
@@ -111,13 +108,13 @@ class Journal(Memory):
         """Write down what ``name`` stands for.
 
         Raises:
-            JournalError: it stood for something else.
+            ResultError: it stood for something else.
         """
         line = {"method": name, "spec": method.spec, "steps": method.steps, "digest": method.digest}
         known = self.methods.setdefault(name, line)
         if known != line:
             what = "other weights or pictures" if known["spec"] == method.spec else known["spec"]
-            raise JournalError(
+            raise ResultError(
                 f"{self.folder} holds scores of {what} under the name {name}; choose another folder, or name it: "
                 f"NAME={method.spec}"
             )
@@ -208,9 +205,9 @@ def _parse(line: bytes, file: Path) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise JournalError(f"{file} is damaged ({error}); remove it to score anew") from error
+        raise ResultError(f"{file} is damaged ({error}); remove it to score anew") from error
     if not isinstance(value, dict):
-        raise JournalError(f"{file} is damaged; remove it to score anew")
+        raise ResultError(f"{file} is damaged; remove it to score anew")
     return value
 
 

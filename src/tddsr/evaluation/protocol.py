@@ -19,15 +19,16 @@ import PIL
 import torch
 from torch import Tensor
 
-from tddsr import __version__, images
-from tddsr.evaluation.baselines import Enlarge, Method
-from tddsr.evaluation.frechet import frechet_distance
-from tddsr.evaluation.metrics import Colour
-from tddsr.evaluation.niqe import PATCH
-from tddsr.evaluation.pairs import Pair, PictureSet
-from tddsr.evaluation.scores import Scores
-from tddsr.images import Picture
-from tddsr.pixels import to_tensor
+from tddsr import __version__
+from tddsr.evaluation.methods import Enlarge, Method
+from tddsr.evaluation.pictures import Pair, PictureSet
+from tddsr.metrics.fidelity import Colour
+from tddsr.metrics.frechet import frechet_distance
+from tddsr.metrics.niqe import PATCH
+from tddsr.metrics.table import Scores
+from tddsr.pictures.files import write_picture
+from tddsr.pictures.picture import Picture
+from tddsr.pictures.tensors import to_tensor
 
 TRUTH = "hr"
 """In the place of a method: the true pictures, whose features the metrics of sets compare with."""
@@ -295,7 +296,7 @@ def _read(pictures: PictureSet, name: str, scores: Scores, memory: Memory, save:
     pair = pictures.load(name)
     for folder, pixels in (("lr", pair.lr), ("hr", pair.hr)):
         if save is not None and pixels is not None and not (file := save / folder / f"{name}.png").exists():
-            images.write(file, Picture(pixels))
+            write_picture(file, Picture(pixels))
     if pair.hr is not None and scores.of("set") and (TRUTH, name, 0) not in memory.rows:
         memory.add(Row(TRUTH, name, 0, {}, _features(to_tensor(pair.hr), scores)))
     return pair
@@ -305,7 +306,7 @@ def _read(pictures: PictureSet, name: str, scores: Scores, memory: Memory, save:
 def _score(method: str, enlarge: Enlarge, pair: Pair, seed: int, scores: Scores, target: Path | None) -> Row:
     pixels = enlarge(pair, seed)
     if target is not None:
-        images.write(target, Picture(pixels))
+        write_picture(target, Picture(pixels))
     picture = to_tensor(pixels)
     truth = None if pair.hr is None else to_tensor(pair.hr)
     asked = scores.of("none") if truth is None else scores.of("none", "reference")

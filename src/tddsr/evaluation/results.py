@@ -11,14 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
+from tddsr.errors import ResultError
+
 Better = Literal["higher", "lower"]
 
 Score = Annotated[float, PlainSerializer(lambda v: v if math.isfinite(v) else str(v), when_used="json")]
 """JSON has no infinity; it is written as the text "inf"."""
-
-
-class ResultError(ValueError):
-    """A folder that holds no result that can be read, with the reason."""
 
 
 class _Part(BaseModel):

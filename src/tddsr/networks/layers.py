@@ -26,6 +26,15 @@ class Recomputed(nn.Module):
         return super().__call__(*args)
 
 
+def bicubic_x4(lr: Tensor) -> Tensor:
+    """The plain enlargement (B,3,h,w) -> (B,3,4h,4w), not clamped; its encoding is the ``y`` of Eq. 1."""
+    return F.interpolate(lr, scale_factor=4, mode="bicubic", align_corners=False)
+
+
+BICUBIC_RADIUS = 2
+"""lr pixels that ``bicubic_x4`` looks at on either side."""
+
+
 def named(**layers: nn.Module) -> nn.Sequential:
     """One layer after the other, under names of our choice: those of the published weights."""
     return nn.Sequential(OrderedDict(layers))

@@ -7,12 +7,12 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor
 
-from tddsr import losses
-from tddsr.config import AdversaryConfig, AnyDiscriminator, Recipe
-from tddsr.losses import Adversarial
 from tddsr.networks.discriminator import Discriminator, PixelDiscriminator, PixelDiscriminatorConfig
 from tddsr.networks.features import load_features
-from tddsr.training.loop import Player
+from tddsr.training import losses
+from tddsr.training.losses import Adversarial
+from tddsr.training.recipe import AdversaryConfig, AnyDiscriminator, Recipe
+from tddsr.training.task import Player
 
 _PATIENCE = 0.99
 """of the watch's moving average: about the last hundred steps"""

@@ -15,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tddsr import images, rng
-from tddsr.config import DataConfig
-from tddsr.degradation import Degradation
+from tddsr import rng
+from tddsr.degradation.presets import Degradation
 from tddsr.files import whole_or_nothing
-from tddsr.photos import find_photos, read_photo, reduced_size
+from tddsr.pictures.files import header_size
+from tddsr.pictures.folders import find_photos, read_photo, reduced_size
 from tddsr.training.drawings import draw, fonts
+from tddsr.training.recipe import DataConfig
 
 _SCENE = 3
 """Stream of chance of the scenes, beside those of the loop and of the student's noise."""
@@ -45,7 +46,7 @@ class Patches(Dataset[Tensor]):
         self.config, self.seed = config, seed
         self.photos = find_photos(config.train, config.part)
         for photo in self.photos:
-            width, height = reduced_size(images.header_size(photo), config.side)
+            width, height = reduced_size(header_size(photo), config.side)
             name, side = ("patch", config.patch) if config.scenes is None else ("scene", config.scene)
             if min(height, width) < side:
                 raise DataError(f"{photo} is {width}x{height}, smaller than data.{name}={side}")

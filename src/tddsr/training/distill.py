@@ -14,15 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tddsr import diffusion, losses, rng
-from tddsr.checkpoint import fingerprint, load_model, read_notes
-from tddsr.config import Recipe, RecipeError
+from tddsr import diffusion, rng
+from tddsr.errors import RecipeError
 from tddsr.model import Model, begin
 from tddsr.networks.downsampler import build_downsampler
+from tddsr.training import losses
 from tddsr.training.adversary import Adversary, Watch
-from tddsr.training.loop import Batch, Player, Task
+from tddsr.training.picture_loss import PictureLoss
+from tddsr.training.recipe import Recipe
 from tddsr.training.targets import TargetCache
-from tddsr.training.teacher import PictureLoss
+from tddsr.training.task import Batch, Player, Task
+from tddsr.weights.names import fingerprint, load_model, read_notes
 
 _LARGEST_FACTOR = 1e4
 """of an adaptive weight (VQGAN)"""

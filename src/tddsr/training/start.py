@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from rich.console import Console
 
-from tddsr.config import Recipe
 from tddsr.model import multiply_adds_per_lr_pixel
 from tddsr.training.distill import DistillTask
-from tddsr.training.loop import Run, Task
+from tddsr.training.loop import Run
+from tddsr.training.recipe import Recipe
+from tddsr.training.task import Task
 from tddsr.training.teacher import TeacherTask
 
 _TASKS: dict[str, type[TeacherTask] | type[DistillTask]] = {"teacher": TeacherTask, "distill": DistillTask}

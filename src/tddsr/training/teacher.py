@@ -2,89 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from tddsr import diffusion, losses
-from tddsr.checkpoint import fingerprint, load_model, read_notes
-from tddsr.config import LossConfig, Recipe, RecipeError
+from tddsr import diffusion
+from tddsr.errors import RecipeError
 from tddsr.model import Model, begin
-from tddsr.networks.features import LPIPS, FeatureDistance, load_features
-from tddsr.training.loop import Batch, Player, Task
-
-_NEIGHBOURS = 8
-"""latent pixels, or blocks of them, per side, over which ``drift`` and ``weave`` take their means"""
-
-
-def local_means(error: Tensor) -> Tensor:
-    """Means of (B,C,H,W) over windows that overlap by half.
-
-    What every place repeats stays in them; what changes from one to the next does not.
-    """
-    side = min(_NEIGHBOURS, *error.shape[-2:])
-    return F.avg_pool2d(error, side, stride=max(1, side // 2))
-
-
-def varied(pictures: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-    """``pictures`` (B,3,H,W) mirrored, turned, their colours in another order, inverted: at random, all alike.
-
-    What a network is blind to, a student learns to leave in its pictures. In other views of them it is not blind to the
-    same (E-LPIPS, Kettunen et al. 2019).
-    """
-    across, down, diagonal, inverted = (torch.rand(4, generator=generator) < 0.5).tolist()
-    colours = torch.randperm(3, generator=generator).tolist()
-    sides = [side for side, mirrored in ((-1, across), (-2, down)) if mirrored]
-    seen = [picture[:, colours].flip(sides) * (-1 if inverted else 1) for picture in pictures]
-    # Convolutions would be half as fast on the order that a transposition of channels-last pictures leaves.
-    return [(p.mT if diagonal else p).contiguous(memory_format=torch.channels_last) for p in seen]
-
-
-class PictureLoss:
-    """The terms that compare an estimate of x_0 with the truth: mean errors, and its picture's perceptual distances."""
-
-    def __init__(self, config: LossConfig, recipe: Recipe, device: torch.device) -> None:
-        self.config = config
-        self.perceptual: dict[str, nn.Module] = {}
-        if config.lpips:
-            self.perceptual["lpips"] = LPIPS(config.lpips_network, recipe.features).to(device)
-        if config.features:
-            network = load_features(config.features_network, recipe.features)
-            self.perceptual["features"] = FeatureDistance(network).to(device)
-
-    def __call__(
-        self, model: Model, x_0: Tensor, hr: Tensor, generator: torch.Generator, picture: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Weighted terms of the latent estimate ``x_0``, decoded in ``picture`` if it is, against ``hr`` in [-1,1].
-
-        ``hr`` is whatever the estimate is drawn to: the truth, or a teacher's picture.
-        """
-        terms = {}
-        if self.config.truth or self.config.drift or self.config.weave:
-            with torch.no_grad():
-                truth = model.space.encode(hr)
-            error = x_0.float() - truth
-        if self.config.truth:
-            terms["truth"] = self.config.truth * losses.distance(x_0.float(), truth, self.config.truth_norm)
-        if self.config.drift:
-            terms["drift"] = self.config.drift * local_means(error).abs().mean()
-        if self.config.weave:
-            # A pixel of the coarsest map stands for a block of latent pixels, and may leave a pattern in each.
-            blocks = F.pixel_unshuffle(error, model.multiple)
-            terms["weave"] = self.config.weave * local_means(blocks).abs().mean()
-        if self.perceptual:
-            # AlexNet looks at every fourth pixel, and a latent pixel is four wide: always at the same place, it would
-            # not see a pattern of that period. So both pictures lose a random few of their first rows and columns.
-            top, left = torch.randint(model.space.factor, (2,), generator=generator).tolist()
-            picture = model.space.decode(x_0.float()) if picture is None else picture
-            pictures = [each[..., top:, left:] for each in (picture, hr)]
-            if self.config.vary:
-                pictures = varied(pictures, generator)
-            for name, distance in self.perceptual.items():
-                terms[name] = getattr(self.config, name) * distance(*pictures).mean()
-        return terms
+from tddsr.training.picture_loss import PictureLoss
+from tddsr.training.recipe import Recipe
+from tddsr.training.task import Batch, Player, Task
+from tddsr.weights.names import fingerprint, load_model, read_notes
 
 
 class TeacherTask(Task):

@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tddsr import rng
-from tddsr.config import ValidationConfig
-from tddsr.degradation import Degradation, Preset
+from tddsr.degradation import Preset
 from tddsr.degradation.files import degrade_pixels
-from tddsr.evaluation.metrics import psnr, ssim, to_8_bit
-from tddsr.networks.features import LPIPS
-from tddsr.photos import find_photos, read_photo
-from tddsr.pixels import centre, to_tensor
+from tddsr.degradation.presets import Degradation
+from tddsr.metrics.fidelity import psnr, ssim, to_8_bit
+from tddsr.metrics.lpips import LPIPS
+from tddsr.pictures.folders import find_photos, read_photo
+from tddsr.pictures.tensors import centre, to_tensor
 from tddsr.training.data import DataError
+from tddsr.training.recipe import ValidationConfig
 
 Scores = dict[str, float]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tddsr.evaluation.baselines import Method
 from tddsr.evaluation.journal import PICTURES, Journal, write_result
-from tddsr.evaluation.pairs import PictureSet
+from tddsr.evaluation.methods import Method
+from tddsr.evaluation.pictures import PictureSet
 from tddsr.evaluation.protocol import Failure, Protocol, Table, collect, evaluate
-from tddsr.evaluation.scores import Scores
+from tddsr.metrics.table import Scores
 
 
 def score(
@@ -37,7 +37,7 @@ def score(
         progress: called once for each method and picture.
 
     Raises:
-        JournalError: ``output`` holds scores by another protocol.
+        ResultError: ``output`` holds scores by another protocol.
         OSError: ``output`` cannot be written to.
     """
     failures = [Failure(name, "", reason) for name, reason in unavailable.items()]

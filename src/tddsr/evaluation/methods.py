@@ -14,17 +14,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tddsr import images
-from tddsr.checkpoint import NAMED_MODELS, find_model
-from tddsr.evaluation.pairs import Pair, PairError, by_name, centre_by_blocks
-from tddsr.files import CheckpointError, file_hash, files_hash
-from tddsr.images import ImageError, Pixels
-from tddsr.networks.compact import bicubic_x4
+from tddsr.device import pick_device
+from tddsr.errors import ImageError, MethodUnavailableError, ModelError
+from tddsr.evaluation.pictures import Pair, PairError, by_name, centre_by_blocks
+from tddsr.files import file_hash, files_hash
+from tddsr.networks.layers import bicubic_x4
 from tddsr.networks.srresnet import SRResNet
-from tddsr.pixels import to_pixels, to_tensor
-from tddsr.pretrained import read_weights
-from tddsr.registry import MODELS
-from tddsr.upscaler import Tile, Upscaler, pick_device
+from tddsr.pictures.files import read_picture
+from tddsr.pictures.picture import Pixels
+from tddsr.pictures.tensors import to_pixels, to_tensor
+from tddsr.upscaler import Tile, Upscaler
+from tddsr.weights.names import SHIPPED, find_model
+from tddsr.weights.published import MODELS
+from tddsr.weights.recognise import read_weights
 
 Enlarge = Callable[[Pair, int], Pixels]
 """(picture, noise seed) -> hr (4h,4w,3) uint8. Only ``finished`` looks at more of the picture than its lr."""
@@ -42,10 +44,6 @@ def check_name(name: str) -> None:
             f"'{name}' cannot be a method's name, which begins with a letter or digit, may also have .@+()- and is "
             f"not {' or '.join(RESERVED)}"
         )
-
-
-class MethodUnavailableError(ValueError):
-    """A method that is known but lacks its weights, its package or its pictures; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,7 @@ def find_method(spec: str, device: torch.device | str = "auto", tile: Tile = "au
         name, rest = "", spec
     if rest in PLAIN:
         return name or rest, Method(rest, PLAIN[rest])
-    if Path(rest).is_dir() and rest not in (*NAMED_MODELS, *MODELS):
+    if Path(rest).is_dir() and rest not in (*SHIPPED, *MODELS):
         if not name:
             raise ValueError(f"{rest} is a folder; say how the table shall call its pictures: NAME={rest}")
         return name, finished(rest)
@@ -154,7 +152,7 @@ def _model(spec: str, name: str, device: torch.device | str, tile: Tile) -> tupl
         raise ValueError(f"'{spec}' is not MODEL, MODEL@STEPS or MODEL@STEPS:stochastic")
     try:
         upscaler = Upscaler.load(model, device=str(device), tile=tile)
-    except CheckpointError as error:
+    except ModelError as error:
         if model in MODELS:  # known, but its files cannot be had
             raise MethodUnavailableError(str(error)) from error
         raise ValueError(f"{error}; a method may also be {', '.join(PLAIN)} or NAME=FOLDER") from error
@@ -189,7 +187,7 @@ def finished(spec: str) -> Method:
     def enlarge(pair: Pair, _seed: int) -> Pixels:
         if pair.name not in found:
             raise PairError(f"{folder} has no picture {pair.name}")
-        picture = images.read(found[pair.name]).rgb_8_bit
+        picture = read_picture(found[pair.name]).rgb_8_bit
         height, width = pair.lr.shape[:2]
         if picture.shape[:2] == (4 * height, 4 * width):
             return picture
@@ -224,7 +222,7 @@ def load_srresnet(path: Path, device: torch.device | str = "cpu") -> SRResNet:
         blocks = {found[1] for key in weights if (found := re.match(r"body\.(\d+)\.conv1\.weight$", key))}
         network = SRResNet(len(weights["conv_first.weight"]), len(blocks))
         network.load_state_dict(weights)
-    except CheckpointError as error:
+    except ModelError as error:
         raise MethodUnavailableError(str(error)) from error
     except (KeyError, RuntimeError) as error:
         raise MethodUnavailableError(

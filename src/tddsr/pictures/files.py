@@ -6,18 +6,16 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from tddsr.errors import ImageError
 from tddsr.files import whole_or_nothing
-
-Pixels = NDArray[Any]
-"""(H,W,3) or (H,W); uint8, uint16, or floating point in [0,1]."""
+from tddsr.pictures.picture import Picture
 
 READABLE = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif"}
 """Suffixes of the files that a folder is searched for."""
@@ -33,40 +31,6 @@ _WRITERS: dict[str, tuple[str, int, dict[str, Any]]] = {
 """Suffix -> format, largest side, options."""
 
 WRITABLE = set(_WRITERS)
-
-
-class ImageError(ValueError):
-    """A file that cannot be read or written as a picture; the message is one line that names the file."""
-
-
-@dataclass
-class Picture:
-    """A picture apart from its file.
-
-    ``rgb`` is (H,W,3) uint8 or uint16, ``alpha`` (H,W) of the same type or None. A grey picture has three equal
-    channels and ``grey`` set, and is written as grey. Orientation has been applied.
-    """
-
-    rgb: Pixels
-    alpha: Pixels | None = None
-    grey: bool = False
-    icc: bytes | None = None
-    exif: bytes | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(width, height)."""
-        return self.rgb.shape[1], self.rgb.shape[0]
-
-    @property
-    def rgb_8_bit(self) -> Pixels:
-        """``rgb`` as uint8."""
-        return to_8_bit(self.rgb)
-
-
-def to_8_bit(values: Pixels) -> Pixels:
-    """uint8 or uint16 as uint8, rounded."""
-    return values if values.dtype == np.uint8 else np.round(values / 257).astype(np.uint8)
 
 
 _LAYOUT_TAGS = {
@@ -151,26 +115,6 @@ def to_pil(picture: Picture) -> Image.Image:
     return image
 
 
-def find(folder: Path) -> list[Path]:
-    """All picture files below ``folder``, sorted; hidden ones are left out.
-
-    Raises:
-        ImageError: the folder is missing, or holds no pictures.
-    """
-    if not folder.is_dir():
-        raise ImageError(f"{folder}: no such folder")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in READABLE
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
-    if not found:
-        raise ImageError(f"{folder}: holds no pictures ({', '.join(sorted(READABLE))})")
-    return found
-
-
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture file; whatever goes wrong with it inside the block is an ImageError."""
@@ -207,7 +151,7 @@ def header_size(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def read(path: Path) -> Picture:
+def read_picture(path: Path) -> Picture:
     """Read a picture file.
 
     Raises:
@@ -232,7 +176,7 @@ def check_writable(path: Path, size: tuple[int, int] | None = None, alpha: bool 
         raise ImageError(f"{path}: cannot be written (no permission to write to {existing}, or not a folder)")
 
 
-def write(path: Path, picture: Picture) -> None:
+def write_picture(path: Path, picture: Picture) -> None:
     """Write a picture file, whole or not at all, of the kind that its suffix says.
 
     Raises:

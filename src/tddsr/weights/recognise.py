@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tddsr.files import CheckpointError
+from tddsr.errors import ModelError
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.layers import TIME_WAVES
 from tddsr.networks.rrdb import OURS, RRDBConfig, RRDBNet
@@ -72,10 +72,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The weights of any network by name, from a PyTorch checkpoint, bare or wrapped, or a safetensors file.
 
     Raises:
-        CheckpointError: no such file, not readable without running code, or no weights.
+        ModelError: no such file, not readable without running code, or no weights.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist")
+        raise ModelError(f"{path} does not exist")
     return _unwrap(_read(path), str(path))
 
 
@@ -87,7 +87,7 @@ def read_published(path: str | Path) -> Published:
             RRDBNet also ncnn's file of weights.
 
     Raises:
-        CheckpointError: no such file, not readable without running code, or another network's weights.
+        ModelError: no such file, not readable without running code, or another network's weights.
     """
     return published(read_weights(Path(path)), str(path))
 
@@ -98,7 +98,7 @@ def published(content: object, source: str) -> Published:
     kinds = [kind for kind, prefixes in _MARKS.items() if any(key.startswith(prefixes) for key in weights)]
     if len(kinds) != 1:
         found = f"both a {kinds[0]}'s and a {kinds[1]}'s" if kinds else f"not those of a {', a '.join(_MARKS)}"
-        raise CheckpointError(f"{source}: the names of its weights are {found} (the first: {_some(list(weights))})")
+        raise ModelError(f"{source}: the names of its weights are {found} (the first: {_some(list(weights))})")
     (kind,) = kinds
     if kind == "VQ autoencoder":
         weights = {key: value for key, value in weights.items() if not key.startswith(_TRAINING)}
@@ -110,13 +110,13 @@ def published(content: object, source: str) -> Published:
         config = _CONFIGS[kind](shapes)
         expected = _expected(config, shapes)
     except KeyError as error:
-        raise CheckpointError(f"{source} is not a whole {kind}: it lacks {error.args[0]}") from error
+        raise ModelError(f"{source} is not a whole {kind}: it lacks {error.args[0]}") from error
     except ValidationError as error:
         first = error.errors()[0]
         reason = f"{'.'.join(map(str, first['loc']))} is {first['input']}: {first['msg']}"
-        raise CheckpointError(f"{source} is not a {kind} that can be built: {reason}") from error
+        raise ModelError(f"{source} is not a {kind} that can be built: {reason}") from error
     except (ValueError, IndexError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{source} is not a {kind} that can be built: its shapes make no sense") from error
+        raise ModelError(f"{source} is not a {kind} that can be built: its shapes make no sense") from error
     _compare(shapes, expected, source, kind)
     return Published(config, _canonical(weights, source))
 
@@ -130,15 +130,15 @@ def _read(path: Path) -> object:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
+    except ModelError:
         raise
     except UnpicklingError as error:
-        raise CheckpointError(
+        raise ModelError(
             f"{path} holds more than weights, which could run code, or is damaged: save its state_dict alone"
         ) from error
     except Exception as error:  # damaged bytes lead the readers to errors of any kind
         reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{path} is not a readable checkpoint ({reason})") from error
+        raise ModelError(f"{path} is not a readable checkpoint ({reason})") from error
 
 
 def _unwrap(content: object, source: str) -> dict[str, Tensor]:
@@ -148,10 +148,10 @@ def _unwrap(content: object, source: str) -> dict[str, Tensor]:
             break
         content = inner
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"{source} holds no weights by name")
+        raise ModelError(f"{source} holds no weights by name")
     others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if others:
-        raise CheckpointError(f"{source} is not a state dict: no tensors are {_some(others)}")
+        raise ModelError(f"{source} is not a state dict: no tensors are {_some(others)}")
     return {_PREFIXES.sub("", str(key)): value for key, value in content.items()}
 
 
@@ -248,11 +248,11 @@ def _from_ncnn(content: bytes, source: str) -> dict[str, Tensor]:
         if len(content) == sum(4 + 2 * m.weight.numel() + 4 * m.out_channels for m in convs.values()):
             break
     else:
-        raise CheckpointError(f"{source} is no RRDBNet of 64 features and growth 32: {len(content)} bytes fit none")
+        raise ModelError(f"{source} is no RRDBNet of 64 features and growth 32: {len(content)} bytes fit none")
     weights, place = {}, 0
     for key, conv in convs.items():
         if content[place : place + 4] != _NCNN_HALF:
-            raise CheckpointError(f"{source}: the weights of {key} are not in 16 bit")
+            raise ModelError(f"{source}: the weights of {key} are not in 16 bit")
         values = np.frombuffer(content, "<f2", conv.weight.numel(), place + 4)
         place += 4 + values.nbytes
         biases = np.frombuffer(content, "<f4", conv.out_channels, place)
@@ -285,7 +285,7 @@ def _compare(shapes: Mapping[str, Shape], expected: Mapping[str, Shape], source:
     }
     found = [f"{what} {_some(names)}" for what, names in faults.items() if names]
     if found:
-        raise CheckpointError(f"{source} is not a {kind} that can be built: {'; '.join(found)}")
+        raise ModelError(f"{source} is not a {kind} that can be built: {'; '.join(found)}")
 
 
 def _canonical(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -303,7 +303,7 @@ def _canonical(weights: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
                 ours = relative_position_index(window)
                 same = torch.equal(value.long(), ours)
             if not same:
-                raise CheckpointError(f"{source}: {key} is not the official network's, so its results would be wrong")
+                raise ModelError(f"{source}: {key} is not the official network's, so its results would be wrong")
             value = ours
         result[key] = value
     return result

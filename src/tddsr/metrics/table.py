@@ -11,11 +11,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tddsr.evaluation import faults, frechet
-from tddsr.evaluation.dists import DISTS
-from tddsr.evaluation.metrics import Colour, ms_ssim, psnr, ssim
-from tddsr.evaluation.niqe import niqe
-from tddsr.networks.features import LPIPS, FeatureName, WeightsError
+from tddsr.errors import WeightsError
+from tddsr.metrics import faults, frechet
+from tddsr.metrics.dists import DISTS
+from tddsr.metrics.fidelity import Colour, ms_ssim, psnr, ssim
+from tddsr.metrics.lpips import LPIPS
+from tddsr.metrics.niqe import niqe
+from tddsr.networks.features import FeatureName
 
 Score = Callable[[Tensor, Tensor | None], Tensor]
 """(picture, its truth), both (B,3,H,W) in [0,1] -> (B,), NaN where it is not defined; of a metric of sets (B,C)."""

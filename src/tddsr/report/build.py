@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tddsr import images
-from tddsr.evaluation import page, statistics
 from tddsr.evaluation.results import saved_pictures
-from tddsr.evaluation.tables import (
+from tddsr.pictures.files import read_picture
+from tddsr.report import confidence, page
+from tddsr.report.crops import BLOCK, Layer, View, differing_window, embed_place
+from tddsr.report.tables import (
     Absent,
     Block,
     Column,
@@ -26,7 +27,6 @@ from tddsr.evaluation.tables import (
     blocks,
     comparison,
 )
-from tddsr.evaluation.views import BLOCK, Layer, View, differing_window, embed_place
 
 WINDOW = 192
 """Side of a crop in hr pixels."""
@@ -73,7 +73,7 @@ def _views(group: Group, count: int, allowance: float) -> tuple[list[View], str]
     names = [name for name in judged[0] if all(name in files for files in judged[1:])]
     found = []
     for name in names:
-        stack = [images.read(files[name]).rgb_8_bit for files in judged]
+        stack = [read_picture(files[name]).rgb_8_bit for files in judged]
         if len({picture.shape for picture in stack}) == 1:
             found.append((*differing_window(stack, WINDOW), name))
     found.sort(key=lambda entry: (-entry[0], entry[2]))
@@ -120,7 +120,7 @@ def _view(
 
 
 def _open(path: Path) -> Image.Image:
-    return Image.fromarray(images.read(path).rgb_8_bit)
+    return Image.fromarray(read_picture(path).rgb_8_bit)
 
 
 # The page
@@ -247,9 +247,9 @@ def write_report(
         "sections": sections,
         "notes": notes.texts,
         "quoted": any(group.quoted for group in groups),
-        "level": round(100 * statistics.LEVEL),
-        "resamples": statistics.RESAMPLES,
-        "bootstrap_seed": statistics.SEED,
+        "level": round(100 * confidence.LEVEL),
+        "resamples": confidence.RESAMPLES,
+        "bootstrap_seed": confidence.SEED,
     }
     written = []
     for name in ("report.html", "report.md"):

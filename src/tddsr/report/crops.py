@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tddsr import images
-from tddsr.images import ImageError
+from tddsr.errors import ImageError
+from tddsr.pictures.files import read_picture, to_pil
+from tddsr.pictures.folders import find_files
+from tddsr.pictures.picture import to_8_bit
 
 QUALITIES: tuple[int | None, ...] = (None, 95, 90, 80, 65)
 """WebP settings, best first; None is lossless."""
@@ -162,7 +164,7 @@ def layers_of_files(paths: Sequence[Path], names: Sequence[str]) -> list[Layer]:
     Raises:
         ImageError: a picture cannot be read, or the sizes do not fit.
     """
-    pictures = [images.read(path) for path in paths]
+    pictures = [read_picture(path) for path in paths]
     width, height = max((picture.size for picture in pictures), key=lambda size: size[0] * size[1])
     layers = []
     for path, name, picture in zip(paths, names, pictures, strict=True):
@@ -171,8 +173,8 @@ def layers_of_files(paths: Sequence[Path], names: Sequence[str]) -> list[Layer]:
             raise ImageError(
                 f"{path} is {w}x{h}, no whole fraction of {width}x{height}, the largest one: crop or resize it"
             )
-        alpha = None if picture.alpha is None else images.to_8_bit(picture.alpha)
-        shown = images.to_pil(replace(picture, rgb=picture.rgb_8_bit, alpha=alpha, exif=None))
+        alpha = None if picture.alpha is None else to_8_bit(picture.alpha)
+        shown = to_pil(replace(picture, rgb=picture.rgb_8_bit, alpha=alpha, exif=None))
         layers.append(Layer(name, shown if shown.mode in ("RGB", "RGBA") else _in_colour(shown), w < width))
     return layers
 
@@ -193,7 +195,7 @@ def scenes(inputs: Sequence[Path]) -> dict[str, list[Path]]:
     for path in inputs:
         if not path.is_dir():
             raise ImageError(f"{path} is no folder, but {next(p for p in inputs if p.is_dir())} is: give one kind")
-    found = [{p.relative_to(folder).with_suffix("").as_posix(): p for p in images.find(folder)} for folder in inputs]
+    found = [{p.relative_to(folder).with_suffix("").as_posix(): p for p in find_files(folder)} for folder in inputs]
     common = [name for name in found[0] if all(name in others for others in found[1:])]
     if not common:
         first = ", ".join(next(iter(names)) for names in found)

@@ -8,8 +8,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tddsr import __version__
-from tddsr.evaluation.views import View
 from tddsr.files import whole_or_nothing
+from tddsr.report.crops import View
 
 
 def _plain_markdown(text: object) -> str:
@@ -23,7 +23,7 @@ def _plain_markdown(text: object) -> str:
 def render(template: str, **values: object) -> str:
     """Fill a template of this package; in ``.html`` everything that is put in is escaped."""
     environment = Environment(
-        loader=PackageLoader("tddsr.evaluation"),
+        loader=PackageLoader("tddsr.report"),
         autoescape=template.endswith(".html"),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tddsr.images import Pixels
+from tddsr.pictures.picture import Pixels
 
 
 def largest(dtype: np.dtype[Any]) -> float:

@@ -18,19 +18,17 @@ from pydantic import (
     model_validator,
 )
 
-from tddsr.degradation import PRESETS, Preset
-from tddsr.losses import Adversarial, Norm
+from tddsr.degradation import Preset
+from tddsr.degradation.presets import PRESETS
+from tddsr.errors import RecipeError
 from tddsr.model import ModelConfig, NetworkConfig, by_kind
 from tddsr.networks.discriminator import DiscriminatorConfig, PixelDiscriminatorConfig
 from tddsr.networks.downsampler import DownsamplerConfig
 from tddsr.networks.features import BackboneName, FeatureName
-from tddsr.photos import check_part
+from tddsr.pictures.folders import check_part
+from tddsr.training.losses import Adversarial, Norm
 
 Settings = TypeVar("Settings", bound=BaseModel)
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be used, with the reason."""
 
 
 class _Section(BaseModel):
@@ -267,7 +265,7 @@ class Recipe(_Section):
         return range(number * self.data.accumulate, (number + 1) * self.data.accumulate)
 
 
-_FOLDERS = (Path(__file__).with_name("recipes"), Path(__file__).parents[2] / "recipes")
+_FOLDERS = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")
 """Where recipes lie in an installed package and in a checkout."""
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tddsr.files import CheckpointError
-from tddsr.networks.features import FEATURES_FOLDER, WeightsError, load_features
-from tddsr.pretrained import read_weights
+from tddsr.errors import ModelError, WeightsError
+from tddsr.networks.features import FEATURES_FOLDER, load_features
+from tddsr.weights.recognise import read_weights
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 """Inception's weights as torch-fidelity publishes them: the original TensorFlow ones, which FID is defined by."""
@@ -77,7 +77,7 @@ def inception(folder: Path | None, device: torch.device) -> Features:
         torch.save(read_weights(file), copy)
         copy.seek(0)
         network: Any = fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], copy)
-    except (CheckpointError, RuntimeError) as error:
+    except (ModelError, RuntimeError) as error:
         raise WeightsError(f"{file} is not Inception's weights: {error}") from error
     network = network.to(device).eval()
 

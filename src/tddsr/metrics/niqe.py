@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tddsr.evaluation.metrics import luma_y
+from tddsr.metrics.fidelity import luma_y
 
 PATCH = 96
 """Side of a patch; what is left over at the right and at the bottom is not looked at."""

@@ -16,16 +16,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from tddsr.checkpoint import NAMED_MODELS
-from tddsr.config import Part, find_recipe, load_settings
 from tddsr.degradation import Preset
-from tddsr.download import cache_folder
-from tddsr.evaluation.baselines import check_name
-from tddsr.evaluation.results import Better, ResultError, read_result
-from tddsr.evaluation.scores import METRICS, Setting
-from tddsr.evaluation.tables import Absent, Column, Group, Measured, Quoted, Source
+from tddsr.errors import ResultError
+from tddsr.evaluation.methods import check_name
+from tddsr.evaluation.results import Better, read_result
 from tddsr.files import content_hash
-from tddsr.registry import AUTOENCODER, MODELS, UNPUBLISHED
+from tddsr.metrics.table import METRICS, Setting
+from tddsr.report.tables import Absent, Column, Group, Measured, Quoted, Source
+from tddsr.training.recipe import Part, find_recipe, load_settings
+from tddsr.weights.download import cache_folder
+from tddsr.weights.names import SHIPPED
+from tddsr.weights.published import AUTOENCODER, MODELS, UNPUBLISHED
 
 
 class _Section(BaseModel):
@@ -192,7 +193,7 @@ def _method_missing(label: str, method: str) -> str | None:
     if model in UNPUBLISHED:
         return f"{model}: {UNPUBLISHED[model]}"
     a_path = "/" in model or model.endswith(".safetensors")
-    if a_path and model not in NAMED_MODELS and not Path(model).exists():
+    if a_path and model not in SHIPPED and not Path(model).exists():
         return f"{model} does not exist; 'rows.{label}.method=MODEL or FOLDER' says where it is"
     return None
 
@@ -223,7 +224,7 @@ def _measure_row(
     if data.part is not None:
         options += ["--part", *map(str, data.part)]
     # What moves the scores is in the folder's name: where it changes, nothing old is taken for new.
-    stamp = [options, *content, content_hash(Path(NAMED_MODELS.get(_model_of(method), _model_of(method))))]
+    stamp = [options, *content, content_hash(Path(SHIPPED.get(_model_of(method), _model_of(method))))]
     target = folder / f"{_slug(label)}-{hashlib.sha256(json.dumps(stamp).encode()).hexdigest()[:8]}"
     if any(at_hand(metric) for metric in _missing_metrics(target)):
         shutil.rmtree(target)  # a folder of `tddsr eval` keeps the metrics that it began with

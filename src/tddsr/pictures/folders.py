@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tddsr import images
-from tddsr.images import ImageError, Pixels
+from tddsr.errors import ImageError
+from tddsr.pictures.files import READABLE, read_picture
+from tddsr.pictures.picture import Pixels
 
 ALL = (0.0, 1.0)
 """The part of a folder that is the whole of it."""
@@ -35,7 +36,7 @@ def find_photos(folder: Path, part: tuple[float, float] = ALL) -> list[Path]:
     Raises:
         ImageError: the folder is missing or empty, or the part holds no photo.
     """
-    photos = images.find(folder)
+    photos = find_files(folder)
     if part == ALL:
         return photos
 
@@ -61,8 +62,28 @@ def read_photo(path: Path, side: int | None = None) -> Pixels:
     Raises:
         ImageError: it cannot be read.
     """
-    pixels = images.read(path).rgb_8_bit
+    pixels = read_picture(path).rgb_8_bit
     size = reduced_size((pixels.shape[1], pixels.shape[0]), side)
     if size == (pixels.shape[1], pixels.shape[0]):
         return pixels
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+
+
+def find_files(folder: Path) -> list[Path]:
+    """All picture files below ``folder``, sorted; hidden ones are left out.
+
+    Raises:
+        ImageError: the folder is missing, or holds no pictures.
+    """
+    if not folder.is_dir():
+        raise ImageError(f"{folder}: no such folder")
+    found = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in READABLE
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+    if not found:
+        raise ImageError(f"{folder}: holds no pictures ({', '.join(sorted(READABLE))})")
+    return found

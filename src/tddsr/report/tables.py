@@ -12,9 +12,9 @@ from typing import Literal
 
 import numpy as np
 
-from tddsr.evaluation import statistics
 from tddsr.evaluation.results import Better, Result, read_result
-from tddsr.evaluation.statistics import Paired
+from tddsr.report import confidence
+from tddsr.report.confidence import Paired
 
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
@@ -148,7 +148,7 @@ def _figure(row: Measured, metric: str) -> _Figure | None:
     result = row.source.result
     sets = result.by_set(row.method, metric)
     if sets:
-        return _Figure(fmean(sets), None, statistics.spread(sets), None)
+        return _Figure(fmean(sets), None, confidence.spread(sets), None)
     pictures = result.by_picture(row.method, metric)
     if not pictures:
         return None
@@ -156,7 +156,7 @@ def _figure(row: Measured, metric: str) -> _Figure | None:
     # Only seeds that scored every picture: a mean over other pictures differs for another reason than the noise.
     seeds = set.intersection(*(set(scores) for scores in pictures.values()))
     means = [fmean(scores[seed] for scores in pictures.values()) for seed in seeds]
-    return _Figure(float(values.mean()), statistics.interval(values), statistics.spread(means), len(values))
+    return _Figure(float(values.mean()), confidence.interval(values), confidence.spread(means), len(values))
 
 
 def _text(value: float, decimals: int, signed: bool = False) -> str:
@@ -256,7 +256,7 @@ def _paired(row: Measured, first: Measured, column: Column) -> Paired | None:
     if len(common) < 2:
         return None
     values, reference = (np.array([fmean(scores[name].values()) for name in common]) for scores in (ours, theirs))
-    return statistics.paired(values, reference, column.better == "higher")
+    return confidence.paired(values, reference, column.better == "higher")
 
 
 def comparison(group: Group) -> list[Row]:

@@ -12,7 +12,8 @@ from urllib.request import Request, urlopen
 
 from filelock import FileLock
 
-from tddsr.files import CheckpointError, file_hash
+from tddsr.errors import ModelError
+from tddsr.files import file_hash
 
 CACHE = "TDDSR_CACHE"
 """Environment variable: the folder that downloads go to, else ``~/.cache/tddsr``."""
@@ -55,7 +56,7 @@ def download(
         progress: called as bytes arrive.
 
     Raises:
-        CheckpointError: the file cannot be had or kept, or is not the one it should be; such a file is deleted.
+        ModelError: the file cannot be had or kept, or is not the one it should be; such a file is deleted.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,7 @@ def download(
             if sha256 is None and expected is None:
                 record.write_text(found + "\n")
     except OSError as error:
-        raise CheckpointError(
+        raise ModelError(
             f"{target}: cannot be kept ({error.strerror or error}); {CACHE} chooses another folder"
         ) from error
     return target
@@ -107,7 +108,7 @@ def _verify(path: Path, name: str, size: int | None, sha256: str | None, remedy:
         wrong = f"has sha256 {found}, not {sha256}"
     if wrong:
         path.unlink()
-        raise CheckpointError(f"{name} {wrong}: it was deleted; {remedy}")
+        raise ModelError(f"{name} {wrong}: it was deleted; {remedy}")
     return found
 
 
@@ -123,7 +124,7 @@ def _fill(url: str, target: Path, size: int | None, progress: Progress) -> None:
             wait = next(waits, None)
             if wait is None or _size(part) == at_first or isinstance(error, HTTPError):
                 reason = f"HTTP {error.code} {error.reason}" if isinstance(error, HTTPError) else _reason(error)
-                raise CheckpointError(
+                raise ModelError(
                     f"cannot download {url} ({reason}); try again later, or put the file at {target}"
                 ) from error
             time.sleep(wait)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from tddsr import images
-from tddsr.degradation import Degradation, Preset
+from tddsr.degradation import Preset
 from tddsr.degradation.files import degrade_pixels
+from tddsr.degradation.presets import Degradation
 from tddsr.files import files_hash
-from tddsr.images import Pixels
-from tddsr.photos import ALL, find_photos, read_photo
-from tddsr.pixels import centre
+from tddsr.pictures.files import read_picture
+from tddsr.pictures.folders import ALL, find_photos, read_photo
+from tddsr.pictures.picture import Pixels
+from tddsr.pictures.tensors import centre
 
 
 class PairError(ValueError):
@@ -90,7 +91,7 @@ class PictureSet:
         true, small = self.files[name]
         if true is None:
             assert small is not None
-            lr = images.read(small).rgb_8_bit
+            lr = read_picture(small).rgb_8_bit
             return Pair(name, lr if self.crop is None else centre(lr, self.crop // 4), None, lr.shape[:2])
         hr = read_photo(true, self.side)
         if small is None:
@@ -100,7 +101,7 @@ class PictureSet:
             except ValueError as error:
                 raise PairError(f"{true}: {error}") from error
             return Pair(name, lr, hr, lr.shape[:2])
-        lr = images.read(small).rgb_8_bit
+        lr = read_picture(small).rgb_8_bit
         if hr.shape[0] != 4 * lr.shape[0] or hr.shape[1] != 4 * lr.shape[1]:
             raise PairError(
                 f"{small} is not a quarter of the size of {true}: "

@@ -6,8 +6,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tddsr.download import cache_folder, download
-from tddsr.model import Role, ScheduleConfig
+import torch
+from filelock import FileLock
+
+from tddsr.errors import ModelError
+from tddsr.model import ModelConfig, Role, ScheduleConfig
+from tddsr.networks.autoencoder import VQConfig
+from tddsr.networks.rrdb import RRDBConfig
+from tddsr.weights.download import cache_folder, download, forget
+from tddsr.weights.file import write_autoencoder, write_model
+from tddsr.weights.recognise import Published, read_published
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ def fetch(file: PublishedFile, folder: Path | None = None) -> Path:
     Its licence is shown on stderr before it is downloaded.
 
     Raises:
-        CheckpointError: it cannot be had, or is not the published file.
+        ModelError: it cannot be had, or is not the published file.
     """
     from rich.console import Console
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
@@ -150,3 +158,107 @@ def fetch(file: PublishedFile, folder: Path | None = None) -> Path:
             before=before,
             progress=lambda done, total: bars.update(bar, completed=done, total=total, visible=True),
         )
+
+
+def convert_published(
+    source: Path,
+    output: Path,
+    *,
+    autoencoder: Path | None = None,
+    known: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write the published checkpoint ``source`` as a file of ours.
+
+    Args:
+        source: a Swin U-Net or RRDBNet, which becomes a model file; or a VQ autoencoder, which becomes a file for
+            ``autoencoder``.
+        output: a safetensors file.
+        autoencoder: of a network: a published checkpoint or a converted one; by default the registered one, fetched.
+        known: as which of the registered ``MODELS`` the network was trained; by default as its file's name says.
+        dtype: of the weights in the file; integer buffers stay as they are.
+
+    Raises:
+        ModelError: a file that does not fit, or it is not known how the network was trained.
+        OSError: ``output`` cannot be written.
+    """
+    read = read_published(source)
+    if isinstance(read.config, VQConfig):
+        if known or autoencoder:
+            raise ModelError(f"{source} is an autoencoder, which is converted alone: leave the other options away")
+        write_autoencoder(read.config, read.weights, output, dtype, _note(source))
+        return
+    name = known or next((name for name, model in MODELS.items() if model.file.name == source.name), None)
+    if name not in MODELS:
+        raise ModelError(
+            f"{f'{name!r} is no registered model' if name else f'{source} does not tell how it was trained'}: "
+            f"choose --as {', '.join(MODELS)}"
+        )
+    model = MODELS[name]
+    if isinstance(read.config, RRDBConfig):
+        if autoencoder or model.latent:
+            raise ModelError(
+                f"{source} is an RRDBNet, which has no autoencoder: --as realesrgan-x4plus, without --autoencoder"
+            )
+        config = ModelConfig(role=model.role, network=read.config, schedule=model.schedule)
+        write_model(config, read.weights, {}, output, dtype, _note(source, model.file.licence))
+        return
+    if not model.latent:
+        raise ModelError(f"{source} is a Swin U-Net, not the network of {name}")
+    place = autoencoder or fetch(AUTOENCODER)
+    space = _space(place, read.channels)
+    config = ModelConfig(role=model.role, network=read.config, space=space.config, schedule=model.schedule)
+    write_model(
+        config, read.weights, space.weights, output, dtype, f"{_note(source, model.file.licence)}; {_note(place)}"
+    )
+
+
+def have_model(name: str) -> Path:
+    """The model file of a registered model: fetched and converted the first time, then from the cache.
+
+    Raises:
+        ModelError: a file cannot be had, or is not what it should be.
+    """
+    path = cache_folder() / f"{name}.safetensors"
+    if path.is_file():  # always whole; and a cache may be read-only
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.is_file():  # nobody else was faster
+                _make(name, path)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be written ({error.strerror or error})") from error
+    return path
+
+
+def _make(name: str, path: Path) -> None:
+    """Fetch both files first, so that whatever fails after that is the fault of the network's."""
+    file = MODELS[name].file
+    source, autoencoder = fetch(file), fetch(AUTOENCODER) if MODELS[name].latent else None
+    try:
+        convert_published(source, path, autoencoder=autoencoder, known=name)
+    except ModelError as error:
+        if file.sha256 is not None:
+            raise
+        forget(source)  # without a known hash, what came may have been a hotspot's page of welcome
+        raise ModelError(f"{error}; it was deleted: try again, or look what {file.url} gives") from error
+
+
+def _space(path: Path, channels: int) -> Published:
+    space = read_published(path)
+    if not isinstance(space.config, VQConfig):
+        raise ModelError(f"{path} is not an autoencoder but a network")
+    factor = 1 << (len(space.config.multiples) - 1)
+    if (factor, space.channels) != (4, channels):
+        raise ModelError(
+            f"{path} codes pictures at 1/{factor} of their size in {space.channels} channels; "
+            f"the network needs 1/4 and {channels}"
+        )
+    return space
+
+
+def _note(path: Path, licence: Licence | None = None) -> str:
+    """Where weights come from and, where it is known, their licence, which goes wherever they go."""
+    found = licence or (AUTOENCODER.licence if path.name == AUTOENCODER.name else None)
+    return f"from {path.name}" + (f", {found.name} ({found.url})" if found else "")

@@ -1,0 +1,1 @@
+"""Reports: what ``tddsr eval -o`` left behind, as tables and a page."""

@@ -1,0 +1,69 @@
+"""Model files out of others: one again, the mean of several, or a published network with its autoencoder, whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from tddsr.errors import ModelError
+from tddsr.model import Model
+from tddsr.weights.file import save_model, source_of
+from tddsr.weights.names import fingerprint, load_model, read_notes
+from tddsr.weights.published import convert_published
+from tddsr.weights.recognise import SUFFIXES
+
+
+def convert(
+    sources: Sequence[str],
+    output: Path,
+    *,
+    autoencoder: Path | None = None,
+    known: str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write one model again, the mean of several from one start, or one published checkpoint as a file of ours.
+
+    Args:
+        sources: names or files of models; or one published checkpoint, which its suffix tells.
+        output: a safetensors file.
+        autoencoder: see ``convert_published``, like ``known``, ``dtype`` and the errors.
+        known: only for a published checkpoint.
+        dtype: of the weights in the file.
+    """
+    first, *others = sources
+    if not others and Path(first).suffix in SUFFIXES:
+        convert_published(Path(first), output, autoencoder=autoencoder, known=known, dtype=dtype)
+    elif known or autoencoder:
+        raise ModelError(f"--as and --autoencoder are for one published checkpoint (.pth), not for {sources}")
+    elif others:
+        model, notes = average_models(sources)
+        save_model(model, output, dtype, notes)
+    else:
+        save_model(load_model(first), output, dtype, read_notes(first))
+
+
+def average_models(models: Sequence[str | Path]) -> tuple[Model, str]:
+    """The mean of the weights of models that were trained from one start, and notes for it ("Model soups", 2022).
+
+    Args:
+        models: two or more, by name or file, of one configuration and one latent space.
+
+    Raises:
+        ModelError: as ``load_model``; or the models have not the same configuration and latent space.
+    """
+    mean, *others = (load_model(model) for model in models)
+    for name, other in zip(models[1:], others, strict=True):
+        if other.config != mean.config:
+            raise ModelError(f"{name} is another model than {models[0]}: {other.config}, not {mean.config}")
+        if not other.shares_space(mean):
+            raise ModelError(f"{name} has another latent space than {models[0]}: its weights differ")
+    parts = [model.network.state_dict() for model in (mean, *others)]
+    for key, value in parts[0].items():
+        if value.is_floating_point():  # the others are tables of places, the same in all
+            value.copy_(torch.stack([part[key] for part in parts]).mean(dim=0))
+    sources = {source for model in models if (source := source_of(read_notes(model)))}
+    notes = {"mean_of": [fingerprint(model) for model in models]}
+    return mean, json.dumps(notes | ({"from": "; ".join(sorted(sources))} if sources else {}))
