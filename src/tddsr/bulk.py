@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tddsr.errors import ImageError
+from tddsr.errors import ImageError, UsageError
 from tddsr.pictures.files import WRITABLE
 from tddsr.pictures.folders import find_files
 
@@ -104,11 +104,11 @@ def plan(
         partner: output -> the file that is written with it.
 
     Raises:
-        ValueError: ``output`` is a picture's name, and there may be several.
+        UsageError: ``output`` is a picture's name, and there may be several.
     """
     one_file = len(inputs) == 1 and not _is_folder(inputs[0])
     if output is not None and not one_file and output.suffix.lower() in WRITABLE and not output.is_dir():
-        raise ValueError(f"{output} is one picture; the output of several, or of a folder, is a folder")
+        raise UsageError(f"{output} is one picture; the output of several, or of a folder, is a folder")
     jobs: list[Job] = []
     for path in inputs:
         if _is_folder(path):

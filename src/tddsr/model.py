@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tddsr import diffusion
 from tddsr.diffusion import Schedule
+from tddsr.errors import UsageError
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.compact import CompactConfig, CompactNet
 from tddsr.networks.layers import BICUBIC_RADIUS, Recomputed, bicubic_x4
@@ -150,11 +151,11 @@ class Model(nn.Module):
         return lambda x_t, index: self.network(x_t, index, lr)
 
     def check_steps(self, steps: int) -> None:
-        """Raise ValueError if this model cannot take ``steps`` steps."""
+        """Raise UsageError if this model cannot take ``steps`` steps."""
         most = 1 if self.config.role == "student" else self.schedule.steps
         if not 1 <= steps <= most:
             possible = "1 step; many need a teacher" if most == 1 else f"1 to {most} steps"
-            raise ValueError(f"cannot take {steps} steps: this {self.config.role} takes {possible}")
+            raise UsageError(f"cannot take {steps} steps: this {self.config.role} takes {possible}")
 
     def sample(
         self,

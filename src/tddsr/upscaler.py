@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from tddsr import rng
 from tddsr.device import pick_device
+from tddsr.errors import UsageError
 from tddsr.model import Model, Sampler
+from tddsr.pictures.arrays import from_array, to_array
 from tddsr.pictures.files import WRITABLE, check_writable, from_pil, read_picture, to_pil, write_picture
-from tddsr.pictures.picture import Picture, Pixels
-from tddsr.pictures.tensors import to_pixels, to_tensor
+from tddsr.pictures.picture import Picture, Pixels, resize
+from tddsr.pictures.tensors import like_tensor, to_arrays, to_pixels, to_tensor
 from tddsr.tiling import Box, feathered, plan, round_up
 from tddsr.weights.names import load_model
 
@@ -51,23 +54,6 @@ def _out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in message or "can't allocate memory" in message
 
 
-def _resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Lanczos, each channel on its own where PIL has no such colour picture. ``size`` is (width, height)."""
-    if pixels.dtype == np.uint8:
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
-    planes = pixels.reshape(*pixels.shape[:2], -1)
-    resized = [
-        np.asarray(Image.fromarray(planes[..., i].astype(np.float32)).resize(size, Image.Resampling.LANCZOS))
-        for i in range(planes.shape[-1])
-    ]
-    result = np.stack(resized, axis=-1).reshape(size[1], size[0], *pixels.shape[2:])
-    if np.issubdtype(pixels.dtype, np.integer):
-        result = result.round().clip(0, np.iinfo(pixels.dtype).max)
-    else:
-        result = result.clip(0, 1)
-    return result.astype(pixels.dtype)
-
-
 class Upscaler:
     """Enlarges pictures with one model on one device.
 
@@ -78,7 +64,7 @@ class Upscaler:
 
     def __init__(self, model: Model, tile: Tile = "auto") -> None:
         if tile not in ("auto", None) and not (isinstance(tile, int) and tile > 0):
-            raise ValueError(f"tile is {tile!r}; use a number of lr pixels, 'auto', or None for the whole picture")
+            raise UsageError(f"tile is {tile!r}; use a number of lr pixels, 'auto', or None for the whole picture")
         self.model = model
         self.tile = tile
         self.weight = next(model.parameters())
@@ -108,7 +94,7 @@ class Upscaler:
 
         Raises:
             ModelError: no such model, or the file cannot be used.
-            ValueError: no such device, or an impossible tile.
+            UsageError: no such device, or an impossible tile.
         """
         loaded = load_model(model, pick_device(device), dtype)
         if compiled:
@@ -141,12 +127,14 @@ class Upscaler:
 
         Raises:
             ImageError: the file cannot be read or written.
-            ValueError: an option out of range, or an array or tensor of another shape or type.
+            UsageError: an option out of range, or an array or tensor of another shape or type.
         """
         steps = self._check(scale, seed, steps, sampler)
 
-        def enlarge(rgb: Pixels) -> Pixels:
-            return self._enlarge(rgb, scale, seed, steps, sampler, progress)
+        def enlarge(picture: Picture) -> Picture:
+            rgb = self._enlarge(picture.rgb, scale, seed, steps, sampler, progress)
+            alpha = None if picture.alpha is None else resize(picture.alpha, (rgb.shape[1], rgb.shape[0]))
+            return replace(picture, rgb=rgb, alpha=alpha)
 
         if isinstance(picture, str | Path):
             source = Path(picture)
@@ -154,26 +142,27 @@ class Upscaler:
             check_writable(target)
             read = read_picture(source)
             check_writable(target, self._target_size(read.size, scale), read.alpha is not None)
-            write_picture(target, self._enlarge_picture(read, enlarge))
+            write_picture(target, enlarge(read))
             written: Any = str(target) if isinstance(picture, str) else target
             return cast("T", written)
         if output is not None:
-            raise ValueError("output is only for a path; save the returned picture yourself")
+            raise UsageError("output is only for a path; save the returned picture yourself")
         if isinstance(picture, Image.Image):
-            return to_pil(self._enlarge_picture(from_pil(picture), enlarge))
-        if isinstance(picture, Tensor):
-            return _like_tensor(picture, enlarge)
+            return to_pil(enlarge(from_pil(picture)))
         if isinstance(picture, np.ndarray):
-            return _like_array(picture, enlarge)
-        raise ValueError(f"cannot enlarge a {type(picture).__name__}; give a path, PIL image, array or tensor")
+            return to_array(enlarge(from_array(picture)), picture)
+        if isinstance(picture, Tensor):
+            arrays = [to_array(enlarge(from_array(array)), array) for array in to_arrays(picture)]
+            return like_tensor(np.stack(arrays), picture)
+        raise UsageError(f"cannot enlarge a {type(picture).__name__}; give a path, PIL image, array or tensor")
 
     def _check(self, scale: float, seed: int, steps: int | None, sampler: str) -> int:
         if not 1 <= scale <= 8:
-            raise ValueError(f"scale is {scale}; it must be 1 to 8")
+            raise UsageError(f"scale is {scale}; it must be 1 to 8")
         if seed < 0:
-            raise ValueError(f"seed is {seed}; it must be 0 or more")
+            raise UsageError(f"seed is {seed}; it must be 0 or more")
         if sampler not in get_args(Sampler):
-            raise ValueError(f"sampler is '{sampler}'; it must be one of {', '.join(get_args(Sampler))}")
+            raise UsageError(f"sampler is '{sampler}'; it must be one of {', '.join(get_args(Sampler))}")
         steps = self.model.default_steps if steps is None else steps
         self.model.check_steps(steps)
         return steps
@@ -181,12 +170,6 @@ class Upscaler:
     @staticmethod
     def _target_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
         return round(size[0] * scale), round(size[1] * scale)
-
-    @staticmethod
-    def _enlarge_picture(picture: Picture, enlarge: Callable[[Pixels], Pixels]) -> Picture:
-        rgb = enlarge(picture.rgb)
-        alpha = None if picture.alpha is None else _resize(picture.alpha, (rgb.shape[1], rgb.shape[0]))
-        return Picture(rgb, alpha, picture.grey, picture.icc, picture.exif)
 
     # -- tiles ------------------------------------------------------------------------------------------------------
 
@@ -239,7 +222,7 @@ class Upscaler:
             if self.weight.device.type == "cuda":
                 torch.cuda.empty_cache()
         target = self._target_size((width, height), scale)
-        return canvas if target == (canvas.shape[1], canvas.shape[0]) else _resize(canvas, target)
+        return canvas if target == (canvas.shape[1], canvas.shape[0]) else resize(canvas, target)
 
     def _join_tiles(
         self, rgb: Pixels, tile: int | None, halo: int, run: Callable[[Box], Tensor], progress: Progress | None
@@ -304,40 +287,3 @@ def _read(rgb: Pixels, box: Box) -> Tensor:
     part = rgb[box.top : box.bottom, box.left : box.right]
     below, right = max(box.bottom - height, 0), max(box.right - width, 0)
     return to_tensor(np.pad(part, ((0, below), (0, right), (0, 0)), mode="symmetric"))
-
-
-def _like_array(array: Pixels, enlarge: Callable[[Pixels], Pixels]) -> Pixels:
-    """Enlarge an array of any layout that ``Upscaler`` takes, and return the same layout and type."""
-    channels = array.shape[2] if array.ndim == 3 else 1
-    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
-        raise ValueError(f"an array must be (H,W), (H,W,1), (H,W,3) or (H,W,4), not {array.shape}")
-    if array.dtype not in (np.uint8, np.uint16) and not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"an array must be uint8, uint16 or floating point in [0,1], not {array.dtype}")
-    if np.issubdtype(array.dtype, np.floating) and not (array.min() >= 0 and array.max() <= 1):
-        raise ValueError(f"a floating-point array must be in [0,1], not [{array.min():g}, {array.max():g}]")
-    if channels == 1:
-        rgb = enlarge(np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2))
-        grey = _to_dtype(rgb @ np.array([0.299, 0.587, 0.114]), array.dtype)
-        return grey if array.ndim == 2 else grey[..., None]
-    rgb = enlarge(array[..., :3])
-    if channels == 3:
-        return rgb
-    alpha = _resize(np.ascontiguousarray(array[..., 3]), (rgb.shape[1], rgb.shape[0]))
-    return np.concatenate([rgb, alpha[..., None]], axis=2)
-
-
-def _to_dtype(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
-    return (values.round() if np.issubdtype(dtype, np.integer) else values).astype(dtype)
-
-
-def _like_tensor(tensor: Tensor, enlarge: Callable[[Pixels], Pixels]) -> Tensor:
-    """Enlarge (C,H,W) or (B,C,H,W); the result has the same type and device."""
-    if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 3, 4) or 0 in tensor.shape:
-        raise ValueError(f"a tensor must be (C,H,W) or (B,C,H,W) with 1, 3 or 4 channels, not {tuple(tensor.shape)}")
-    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
-        raise ValueError(f"a tensor must be uint8 or floating point in [0,1], not {tensor.dtype}")
-    source = tensor.detach().cpu()
-    source = source if source.dtype in (torch.uint8, torch.float64) else source.float()
-    batch = source.reshape(-1, *source.shape[-3:]).permute(0, 2, 3, 1).numpy()
-    enlarged = torch.from_numpy(np.stack([_like_array(picture, enlarge) for picture in batch])).permute(0, 3, 1, 2)
-    return enlarged.reshape(*tensor.shape[:-2], *enlarged.shape[-2:]).to(tensor.device, tensor.dtype)

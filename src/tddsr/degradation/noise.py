@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from tddsr.degradation.kernels import density_kernels, filter2d
-
-LUMA = (0.299, 0.587, 0.114)
-"""ITU-R BT.601 weights of red, green, blue."""
+from tddsr.pictures.picture import LUMA
 
 
 def luma(image: Tensor) -> Tensor:

@@ -13,8 +13,7 @@ from tddsr.degradation.presets import Degradation
 from tddsr.files import files_hash
 from tddsr.pictures.files import read_picture
 from tddsr.pictures.folders import ALL, find_photos, read_photo
-from tddsr.pictures.picture import Pixels
-from tddsr.pictures.tensors import centre
+from tddsr.pictures.picture import Pixels, centre
 
 
 class PairError(ValueError):

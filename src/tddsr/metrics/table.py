@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from tddsr.errors import WeightsError
+from tddsr.errors import UsageError, WeightsError
 from tddsr.metrics import faults, frechet
 from tddsr.metrics.dists import DISTS
 from tddsr.metrics.fidelity import Colour, ms_ssim, psnr, ssim
@@ -139,7 +139,7 @@ def choose(names: Sequence[str], truth: bool) -> list[Metric]:
     """Metrics by name, in any case; ``all``, or without names the usual ones: those that can be had with such data.
 
     Raises:
-        ValueError: no such metric, or it needs true pictures where there are none.
+        UsageError: no such metric, or it needs true pictures where there are none.
     """
     possible = [metric for metric in METRICS.values() if truth or metric.needs == "none"]
     if not names:
@@ -150,9 +150,9 @@ def choose(names: Sequence[str], truth: bool) -> list[Metric]:
         if name.lower() == "all":
             chosen += possible
         elif (metric := known.get(name.lower())) is None:
-            raise ValueError(f"no metric '{name}'; choose of {', '.join(METRICS)}, or all")
+            raise UsageError(f"no metric '{name}'; choose of {', '.join(METRICS)}, or all")
         elif metric not in possible:
-            raise ValueError(f"{metric.name} compares with true pictures: give their folder, or leave {name} away")
+            raise UsageError(f"{metric.name} compares with true pictures: give their folder, or leave {name} away")
         else:
             chosen.append(metric)
     return [metric for metric in METRICS.values() if metric in chosen]

@@ -101,12 +101,7 @@ def to_pil(picture: Picture) -> Image.Image:
     """
     if picture.rgb.dtype == np.uint16 and (not picture.grey or picture.alpha is not None):
         raise ValueError("16-bit pictures can only be grey and opaque")
-    if picture.grey:
-        # The channels of a grey picture may differ a little after a network; take their BT.601 luma.
-        luma = (picture.rgb @ np.array([0.299, 0.587, 0.114])).round().astype(picture.rgb.dtype)
-        image = Image.fromarray(luma)
-    else:
-        image = Image.fromarray(picture.rgb)
+    image = Image.fromarray(picture.luma if picture.grey else picture.rgb)
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha))
     for key, value in (("icc_profile", picture.icc), ("exif", picture.exif)):

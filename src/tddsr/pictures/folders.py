@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tddsr.errors import ImageError
+from tddsr.errors import ImageError, UsageError
 from tddsr.pictures.files import READABLE, read_picture
 from tddsr.pictures.picture import Pixels
 
@@ -21,10 +21,10 @@ def check_part(part: tuple[float, float]) -> tuple[float, float]:
     """``part``, if it is one.
 
     Raises:
-        ValueError: it is not two shares from 0 to 1, the first one smaller.
+        UsageError: it is not two shares from 0 to 1, the first one smaller.
     """
     if not 0 <= part[0] < part[1] <= 1:
-        raise ValueError(f"{list(part)} is not a part: two shares from 0 to 1, the first one smaller")
+        raise UsageError(f"{list(part)} is not a part: two shares from 0 to 1, the first one smaller")
     return part
 
 

@@ -1,4 +1,4 @@
-"""Between arrays of pixels and the tensors that networks take."""
+"""Tensors as pictures, and between arrays of pixels and what networks take."""
 
 from __future__ import annotations
 
@@ -8,24 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tddsr.pictures.picture import Pixels
-
-
-def largest(dtype: np.dtype[Any]) -> float:
-    """The value of white."""
-    return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
+from tddsr.errors import UsageError
+from tddsr.pictures.picture import Pixels, largest
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
     """(H,W,3) -> (1,3,H,W) float32 in [0,1], a copy."""
     values = pixels.astype(np.float32) / np.float32(largest(pixels.dtype))
     return torch.from_numpy(values).permute(2, 0, 1)[None]
-
-
-def centre(pixels: Pixels, side: int) -> Pixels:
-    """The central (side,side,3) of (H,W,3); what is smaller, lower or narrower stays so."""
-    top, left = max(0, pixels.shape[0] - side) // 2, max(0, pixels.shape[1] - side) // 2
-    return pixels[top : top + side, left : left + side]
 
 
 def to_pixels(image: Tensor, dtype: np.dtype[Any] | type[np.generic] = np.uint8) -> Pixels:
@@ -35,3 +25,25 @@ def to_pixels(image: Tensor, dtype: np.dtype[Any] | type[np.generic] = np.uint8)
     if np.issubdtype(dtype, np.integer):
         values = (values * largest(dtype)).round()
     return values.cpu().numpy().astype(dtype)
+
+
+def to_arrays(tensor: Tensor) -> Pixels:
+    """(C,H,W) or (B,C,H,W) with 1, 3 or 4 channels -> (B,H,W,C), uint8 or floating point as it was.
+
+    Raises:
+        UsageError: another layout or type.
+    """
+    if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 3, 4) or 0 in tensor.shape:
+        raise UsageError(f"a tensor must be (C,H,W) or (B,C,H,W) with 1, 3 or 4 channels, not {tuple(tensor.shape)}")
+    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
+        raise UsageError(f"a tensor must be uint8 or floating point in [0,1], not {tensor.dtype}")
+    source = tensor.detach().cpu()
+    source = source if source.dtype in (torch.uint8, torch.float64) else source.float()
+    pixels: Pixels = source.reshape(-1, *source.shape[-3:]).permute(0, 2, 3, 1).numpy()
+    return pixels
+
+
+def like_tensor(arrays: Pixels, like: Tensor) -> Tensor:
+    """(B,H,W,C) as a tensor of the layout, type and device that ``to_arrays`` took it from."""
+    tensor = torch.from_numpy(arrays).permute(0, 3, 1, 2)
+    return tensor.reshape(*like.shape[:-2], *tensor.shape[-2:]).to(like.device, like.dtype)

@@ -15,7 +15,7 @@ from PIL import Image
 from tddsr.errors import ImageError
 from tddsr.pictures.files import read_picture, to_pil
 from tddsr.pictures.folders import find_files
-from tddsr.pictures.picture import to_8_bit
+from tddsr.pictures.picture import LUMA, to_8_bit
 
 QUALITIES: tuple[int | None, ...] = (None, 95, 90, 80, 65)
 """WebP settings, best first; None is lossless."""
@@ -140,7 +140,7 @@ def differing_window(stack: Sequence[NDArray[np.uint8]], side: int) -> tuple[flo
     Returns:
         The difference and (left, top, right, bottom); the whole picture where it is smaller than the window.
     """
-    luma = [picture.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) for picture in stack]
+    luma = [picture.astype(np.float32) @ np.array(LUMA, np.float32) for picture in stack]
     difference = np.maximum.reduce(luma) - np.minimum.reduce(luma)
     rows, columns = difference.shape[0] // BLOCK, difference.shape[1] // BLOCK
     blocks = difference[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK).mean(axis=(1, 3))

@@ -16,7 +16,8 @@ from tddsr.degradation.presets import Degradation
 from tddsr.metrics.fidelity import psnr, ssim, to_8_bit
 from tddsr.metrics.lpips import LPIPS
 from tddsr.pictures.folders import find_photos, read_photo
-from tddsr.pictures.tensors import centre, to_tensor
+from tddsr.pictures.picture import centre
+from tddsr.pictures.tensors import to_tensor
 from tddsr.training.data import DataError
 from tddsr.training.recipe import ValidationConfig
 

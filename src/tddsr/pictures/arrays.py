@@ -1,0 +1,36 @@
+"""Arrays as pictures, and back in their own layout."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tddsr.errors import UsageError
+from tddsr.pictures.picture import Picture, Pixels
+
+
+def from_array(array: Pixels) -> Picture:
+    """Take an array apart: (H,W), (H,W,1), (H,W,3) or, with transparency, (H,W,4).
+
+    Raises:
+        UsageError: another layout, not uint8, uint16 or floating point, or floating point outside [0,1].
+    """
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or 0 in array.shape:
+        raise UsageError(f"an array must be (H,W), (H,W,1), (H,W,3) or (H,W,4), not {array.shape}")
+    floating = np.issubdtype(array.dtype, np.floating)
+    if not floating and array.dtype not in (np.uint8, np.uint16):
+        raise UsageError(f"an array must be uint8, uint16 or floating point in [0,1], not {array.dtype}")
+    if floating and not (array.min() >= 0 and array.max() <= 1):
+        raise UsageError(f"a floating-point array must be in [0,1], not [{array.min():g}, {array.max():g}]")
+    if channels == 1:
+        return Picture(np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2), grey=True)
+    return Picture(array[..., :3], np.ascontiguousarray(array[..., 3]) if channels == 4 else None)
+
+
+def to_array(picture: Picture, like: Pixels) -> Pixels:
+    """An array of the layout that ``from_array`` made ``picture`` of."""
+    if picture.grey:
+        return picture.luma if like.ndim == 2 else picture.luma[..., None]
+    if picture.alpha is None:
+        return picture.rgb
+    return np.concatenate([picture.rgb, picture.alpha[..., None]], axis=2)
