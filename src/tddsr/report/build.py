@@ -51,10 +51,6 @@ class Section:
 # Crops
 
 
-def _without_suffix(name: str) -> str:
-    return Path(name).with_suffix("").as_posix()
-
-
 def _views(group: Group, count: int, allowance: float) -> tuple[list[View], str]:
     """Crops of the ``count`` pictures on which the methods differ most, and the rule in words."""
     kept = {row.label: saved_pictures(row.source.folder, row.method) for row in group.measured}
