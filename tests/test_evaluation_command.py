@@ -248,7 +248,11 @@ def test_other_pictures_under_the_same_names_are_refused(tmp_path):
         assert run(*arguments).exit_code == (0 if changed is None else 1)
 
 
-@pytest.mark.parametrize("line", ["{}", '{"method": 1, "picture": "a", "seed": 0, "values": 3}', "[]"])
+@pytest.mark.parametrize("line", [
+    "{}", "[]", '{"method": 1, "picture": "a", "seed": 0, "values": 3}', '{"method": "a", "seed": 0, "values": {}}',
+    '{"method": "a", "picture": "a", "seed": 0, "values": {}, "features": {"FID": "AAAAAA="}}',
+    '{"method": "a", "picture": "a", "seed": 0, "values": {}, "features": {"FID": "AAA="}}',
+])  # fmt: skip
 def test_a_damaged_journal_is_one_line(sets, tmp_path, line):
     arguments = ["bicubic", *sets, "--metrics", "psnr", "-o", tmp_path / "out"]
     assert run(*arguments).exit_code == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -37,6 +37,7 @@ Vector = Annotated[
 class PictureScore(Score):
     """A line of the journal: a picture's scores, and what the result leaves out: features for each metric of sets."""
 
+    picture: str
     features: dict[str, Vector] = Field({})
 
 
@@ -46,51 +47,53 @@ class NamedMethod(MethodInfo):
     method: str
 
 
+Line = NamedMethod | PictureScore
 _HEADER = TypeAdapter(dict[str, Any])
-_LINE: TypeAdapter[NamedMethod | PictureScore] = TypeAdapter(NamedMethod | PictureScore)
+_LINE: TypeAdapter[Line] = TypeAdapter(Line)
 
 
 class Journal:
-    """All methods and scores so far; with a ``stream`` each is written there, too."""
+    """All methods and scores so far; with a ``stream`` each is also written there as it comes."""
 
-    def __init__(self, folder: Path | None = None, stream: BinaryIO | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, written: Iterable[Line] = (), stream: BinaryIO | None = None
+    ) -> None:
         self.scores: dict[tuple[str, str, int], PictureScore] = {}
         self.methods: dict[str, NamedMethod] = {}
         self._folder = folder
-        self._stream = stream
+        self._stream: BinaryIO | None = None
         self._lock = threading.Lock()
+        for line in written:
+            self.add(line)
+        self._stream = stream
 
-    def keep(self, line: NamedMethod | PictureScore) -> None:
-        """Take in what is written already."""
-        if isinstance(line, NamedMethod):
-            self.methods[line.method] = line
-        else:
-            self.scores[line.method, line.picture, line.seed] = line
-
-    def add(self, line: NamedMethod | PictureScore) -> None:
-        """Take in and write."""
+    def add(self, line: Line) -> None:
+        """Take in a line, and write it."""
         with self._lock:
-            self.keep(line)
+            if isinstance(line, NamedMethod):
+                self.methods[line.method] = line
+            else:
+                self.scores[line.method, line.picture, line.seed] = line
             if self._stream is not None:
                 self._stream.write(line.model_dump_json(exclude_defaults=True).encode() + b"\n")
                 self._stream.flush()
 
-    def register(self, name: str, method: Method) -> None:
-        """Write down what ``name`` stands for.
+    def register(self, methods: Mapping[str, Method]) -> None:
+        """Write down what the names stand for.
 
         Raises:
-            ResultError: it stood for something else.
+            ResultError: one stood for something else.
         """
-        line = NamedMethod(method=name, spec=method.spec, steps=method.steps, digest=method.digest)
-        known = self.methods.get(name)
-        if known is None:
-            self.add(line)
-        elif known != line:
-            what = "other weights or pictures" if known.spec == line.spec else known.spec
-            raise ResultError(
-                f"{self._folder} holds scores of {what} under the name {name}; choose another folder, or name it: "
-                f"NAME={line.spec}"
-            )
+        for name, method in methods.items():
+            line = NamedMethod(method=name, spec=method.spec, steps=method.steps, digest=method.digest)
+            if (known := self.methods.get(name)) is None:
+                self.add(line)
+            elif known != line:
+                what = "other weights or pictures" if known.spec == line.spec else known.spec
+                raise ResultError(
+                    f"{self._folder} holds scores of {what} under the name {name}; choose another folder, or name it: "
+                    f"NAME={line.spec}"
+                )
 
 
 @contextmanager
@@ -117,13 +120,10 @@ def open_journal(folder: Path, header: Mapping[str, object]) -> Iterator[Journal
         with whole_or_nothing(file) as temporary:
             temporary.write_bytes(b"".join(lines) or (json.dumps(header, ensure_ascii=False) + "\n").encode())
         with file.open("ab") as stream:
-            journal = Journal(folder, stream)
-            for line in known:
-                journal.keep(line)
-            yield journal
+            yield Journal(folder, known, stream)
 
 
-def _read(file: Path, lines: Sequence[bytes], header: Mapping[str, object]) -> list[NamedMethod | PictureScore]:
+def _read(file: Path, lines: Sequence[bytes], header: Mapping[str, object]) -> list[Line]:
     try:
         theirs = _HEADER.validate_json(lines[0])
         if changed := [key for key in header if theirs.get(key) != header[key]]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationEr
 from tddsr.errors import ResultError
 from tddsr.files import whole_or_nothing
 
+FORMAT: Literal["tddsr-eval-1"] = "tddsr-eval-1"
 RESULT, TABLE, PICTURES = "result.json", "scores.csv", "pictures"
 
 Better = Literal["higher", "lower"]
@@ -96,7 +97,7 @@ class Failure(Part):
 class Result(Part):
     """An evaluation, in the order of methods, pictures and seeds, whichever was computed first."""
 
-    format: Literal["tddsr-eval-1"] = "tddsr-eval-1"
+    format: Literal["tddsr-eval-1"] = FORMAT
     name: str
     dataset: Dataset
     protocol: Protocol

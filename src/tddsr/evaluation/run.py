@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from tddsr.evaluation.methods import Enlarge, Method
 from tddsr.evaluation.pictures import Pair, PictureSet
 from tddsr.evaluation.protocol import statement, versions
 from tddsr.evaluation.results import (
+    FORMAT,
     PICTURES,
     Dataset,
     Failure,
@@ -69,41 +70,25 @@ def evaluate(
         ResultError: ``output`` holds scores by another protocol, or another process writes there.
         OSError: ``output`` cannot be written to.
     """
-    about = Result(
-        name=pictures.title if output is None else output.absolute().name,
-        dataset=Dataset(
-            name=pictures.title,
-            hr=pictures.hr and pictures.hr.name,
-            lr=pictures.lr and pictures.lr.name,
-            degradation=pictures.degradation,
-            pictures=len(pictures),
-            digest=pictures.digest,
-        ),
-        protocol=protocol.model_copy(update={"versions": versions()}),
-        metrics={
-            m.name: MetricInfo(better=m.better, range=m.range, needs=m.needs, missing=scores.missing.get(m.name))
-            for m in scores.metrics
-        },
-        methods={},
-    )
+    protocol = protocol.model_copy(update={"versions": versions()})
     header = {
-        "format": about.format,
-        **about.protocol.model_dump(exclude={"statement"}),
+        "format": FORMAT,
+        **protocol.model_dump(exclude={"statement"}),
         "pictures": f"{len(pictures)} of {pictures.title} ({pictures.digest})",
         "degradation": pictures.degradation,
         "metrics": ", ".join(scores.loaded),
     }
-    folder = output / PICTURES if output is not None and save else None
-    failures = [Failure(method=name, reason=reason) for name, reason in (unavailable or {}).items()]
-    failures += [Failure(picture=name, reason=reason) for name, reason in pictures.problems.items()]
+    name = pictures.title if output is None else output.absolute().name
+    failures = [Failure(method=method, reason=reason) for method, reason in (unavailable or {}).items()]
+    failures += [Failure(picture=picture, reason=reason) for picture, reason in pictures.problems.items()]
     with nullcontext(Journal()) if output is None else open_journal(output, header) as journal:
-        for name, method in methods.items():
-            journal.register(name, method)
+        journal.register(methods)
+        folder = output / PICTURES if output is not None and save else None
         try:
             _Run(methods, pictures, scores, protocol.seeds, journal, folder, progress, failures).score(workers)
         finally:
             failures += _left_out(journal, methods, pictures, failures)
-            result = _completed(about, journal, pictures, scores, failures)
+            result = _collect(name, journal, pictures, scores, protocol, failures)
             if output is not None:
                 write_result(output, result)
     return result
@@ -123,10 +108,10 @@ def _left_out(
     ]
 
 
-def _completed(
-    about: Result, journal: Journal, pictures: PictureSet, scores: Scores, failures: Sequence[Failure]
+def _collect(
+    name: str, journal: Journal, pictures: PictureSet, scores: Scores, protocol: Protocol, failures: Sequence[Failure]
 ) -> Result:
-    """``about`` with what the journal holds, in order, and the scores of the sets."""
+    """What the journal holds, in order, and the scores of the sets."""
     order = {name: index for index, name in enumerate([None, *journal.methods])}
     rows = sorted(
         (row for row in journal.scores.values() if row.method in order and row.picture in pictures.files),
@@ -150,16 +135,26 @@ def _completed(
                 values[metric] = frechet_distance(made, true)
         if values:
             sets.append(Score(method=method, seed=seed, values=values))
-    without_niqe = sum("NIQE" not in row.values for row in rows)
-    said = statement(about.protocol, pictures, scores, len(rows), without_niqe)
-    return about.model_copy(
-        update={
-            "protocol": about.protocol.model_copy(update={"statement": said}),
-            "methods": journal.methods,
-            "scores": rows,
-            "sets": sets,
-            "failures": sorted(failures, key=lambda f: (order.get(f.method, -1), f.picture)),
-        }
+    said = statement(protocol, pictures, scores, len(rows), sum("NIQE" not in row.values for row in rows))
+    return Result(
+        name=name,
+        dataset=Dataset(
+            name=pictures.title,
+            hr=pictures.hr and pictures.hr.name,
+            lr=pictures.lr and pictures.lr.name,
+            degradation=pictures.degradation,
+            pictures=len(pictures),
+            digest=pictures.digest,
+        ),
+        protocol=protocol.model_copy(update={"statement": said}),
+        metrics={
+            m.name: MetricInfo(better=m.better, range=m.range, needs=m.needs, missing=scores.missing.get(m.name))
+            for m in scores.metrics
+        },
+        methods={**journal.methods},
+        scores=[*rows],
+        sets=sets,
+        failures=sorted(failures, key=lambda f: (order.get(f.method, -1), f.picture)),
     )
 
 
@@ -178,36 +173,32 @@ class _Run:
 
     def score(self, workers: int) -> None:
         with ThreadPoolExecutor(workers) as pool:
-            jobs = [pool.submit(self._score_picture, name) for name in self.pictures.files]
             try:
-                for job in as_completed(jobs):
-                    job.result()
-            except BaseException:
+                list(pool.map(self._score_picture, self.pictures.files))
+            finally:
                 self.stopped.set()
-                pool.shutdown(cancel_futures=True)
-                raise
 
     def _score_picture(self, name: str) -> None:
         """By all methods, apart from what the journal and ``save`` have."""
-        pair: Pair | None = None
-        unreadable = False
+        seeds = {
+            key: [seed for seed in range(self.seeds if method.noisy else 1) if not self._done(key, name, seed)]
+            for key, method in self.methods.items()
+        }
+        try:
+            pair = self._read(name) if any(seeds.values()) else None
+        except Exception as error:  # whatever is wrong with one picture, the others go on
+            pair = None
+            self.failures.append(Failure(picture=name, reason=_reason(error)))
         for key, method in self.methods.items():
             if self.stopped.is_set():
                 return
-            seeds = [seed for seed in range(self.seeds if method.noisy else 1) if not self._done(key, name, seed)]
-            if seeds and pair is None and not unreadable:
-                try:
-                    pair = self._read(name)
-                except Exception as error:  # whatever is wrong with one picture, the others go on
-                    unreadable = True
-                    self.failures.append(Failure(picture=name, reason=_reason(error)))
-            if pair is not None:
-                try:
-                    for seed in seeds:
+            try:
+                for seed in seeds[key]:
+                    if pair is not None:
                         file = self._file(key, name, seed)
                         self.journal.add(_score(key, method.enlarge, pair, seed, self.scores, file))
-                except Exception as error:
-                    self.failures.append(Failure(method=key, picture=name, reason=_reason(error)))
+            except Exception as error:
+                self.failures.append(Failure(method=key, picture=name, reason=_reason(error)))
             self.progress()
 
     def _file(self, method: str, name: str, seed: int) -> Path | None:
