@@ -59,7 +59,8 @@ def score(data: Path, features: Path, start: str) -> list[str]:
     """Score all rows on both sets; returns Markdown."""
     from tddsr.evaluation.methods import find_method
     from tddsr.evaluation.pictures import find_pictures
-    from tddsr.evaluation.protocol import Protocol, evaluate
+    from tddsr.evaluation.results import Protocol
+    from tddsr.evaluation.run import evaluate
     from tddsr.metrics.table import Setting, choose, load_scores
 
     models = {"bicubic": "bicubic", "the student they all start from": start}
@@ -69,7 +70,8 @@ def score(data: Path, features: Path, start: str) -> list[str]:
     niqe = load_scores(choose([], truth=False))
     val = find_pictures(data / "val", crop=CROP)
     real = find_pictures(None, data / "test" / "RealSet65", crop=2 * CROP)
-    on_val, on_real = evaluate(methods, val, scores, SEEDS), evaluate(methods, real, niqe, SEEDS)
+    on_val = evaluate(methods, val, scores, Protocol(crop=CROP, seeds=SEEDS))
+    on_real = evaluate(methods, real, niqe, Protocol(crop=2 * CROP, seeds=SEEDS))
     table, alone = on_val.means(), on_real.means()
     if lacking := [*scores.missing.values(), *(failure.reason for failure in on_val.failures + on_real.failures)]:
         raise SystemExit("\n".join(lacking))
@@ -84,9 +86,9 @@ def score(data: Path, features: Path, start: str) -> list[str]:
             for name, values in table.items()
         ),
         "",
-        Protocol(crop=CROP, seeds=SEEDS).statement(val, scores, on_val.rows) + ".",
+        on_val.protocol.statement + ".",
         "",
-        "Last column: " + Protocol(crop=2 * CROP, seeds=SEEDS).statement(real, niqe, on_real.rows) + ".",
+        "Last column: " + on_real.protocol.statement + ".",
         "",
     ]
     pictured = list(methods)[: 2 + 4]  # up to the last row of Table 5

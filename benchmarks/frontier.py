@@ -18,7 +18,8 @@ import torch
 from tddsr.degradation.presets import choose_presets
 from tddsr.evaluation.methods import Method
 from tddsr.evaluation.pictures import find_pictures
-from tddsr.evaluation.protocol import evaluate
+from tddsr.evaluation.results import Protocol
+from tddsr.evaluation.run import evaluate
 from tddsr.metrics.table import METRICS, load_scores
 from tddsr.model import multiply_adds_per_lr_pixel
 from tddsr.upscaler import Upscaler
@@ -46,8 +47,9 @@ def scores(upscalers: dict[str, Upscaler], hr: Path, presets: str, limit: int) -
     }
     judge, means = load_scores([METRICS["LPIPS-VGG"]]), []
     for preset in choose_presets(presets):
-        table = evaluate(methods, find_pictures(hr, preset=preset, limit=limit, crop=256), judge).means()
-        means.append({name: values["LPIPS-VGG"] for name, values in table.items()})
+        pictures = find_pictures(hr, preset=preset, limit=limit, crop=256)
+        result = evaluate(methods, pictures, judge, Protocol(crop=256, seeds=1))
+        means.append({name: values["LPIPS-VGG"] for name, values in result.means().items()})
     return {name: statistics.mean(found[name] for found in means) for name in upscalers}
 
 

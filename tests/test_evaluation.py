@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from tddsr.cli import app
 from tddsr.evaluation.methods import Method, bicubic
 from tddsr.evaluation.pictures import PairError, find_pictures
-from tddsr.evaluation.protocol import evaluate
+from tddsr.evaluation.results import Protocol
+from tddsr.evaluation.run import evaluate
 from tddsr.metrics.dists import DISTS
 from tddsr.metrics.fidelity import luma_y, ms_ssim, psnr, ssim, to_8_bit
 from tddsr.metrics.frechet import frechet_distance
@@ -107,8 +108,9 @@ def test_dists_of_equal_pictures_is_0_and_its_levels_count(features):
 def test_dists_of_bicubic_is_what_other_code_measured(data, features):
     folder = data / "test" / "Val_SR_ImageNet"
     scores = load_scores([METRICS["DISTS"]], Setting(features=features))
-    table = evaluate({"bicubic": Method("bicubic", bicubic)}, find_pictures(folder / "gt", folder / "lq"), scores)
-    assert table.means()["bicubic"]["DISTS"] == pytest.approx(0.3097, abs=0.0001)
+    pictures = find_pictures(folder / "gt", folder / "lq")
+    found = evaluate({"bicubic": Method("bicubic", bicubic)}, pictures, scores, Protocol())
+    assert found.means()["bicubic"]["DISTS"] == pytest.approx(0.3097, abs=0.0001)
 
 
 def test_frechet_distance_equals_its_definition():
@@ -134,9 +136,9 @@ def test_published_scores_of_bicubic_are_met(data, features):
     folder = data / "test" / "Val_SR_ImageNet"
     pictures = find_pictures(folder / "gt", folder / "lq")
     scores = load_scores(choose([], truth=True), Setting(features=features))
-    table = evaluate({"bicubic": Method("bicubic", bicubic)}, pictures, scores)
-    means = table.means()["bicubic"]
-    assert len(table.rows) == 32
+    found = evaluate({"bicubic": Method("bicubic", bicubic)}, pictures, scores, Protocol())
+    means = found.means()["bicubic"]
+    assert len(found.scores) == 32
     assert means["PSNR"] == pytest.approx(24.11, abs=0.005)
     assert means["SSIM"] == pytest.approx(0.6267, abs=0.0002)
     assert means["LPIPS-Alex"] == pytest.approx(0.6086, abs=0.0001)
@@ -213,12 +215,12 @@ def test_the_order_of_files_changes_nothing(pair_folders):
     pictures = find_pictures(pair_folders / "hr", pair_folders / "lr")
     scores = load_scores([METRICS["PSNR"], METRICS["SSIM"]])
     methods = {"bicubic": Method("bicubic", bicubic)}
-    tables = [
-        evaluate(methods, replace(pictures, files=dict(files)), scores, workers=workers)
+    results = [
+        evaluate(methods, replace(pictures, files=dict(files)), scores, Protocol(), workers=workers)
         for files, workers in itertools.product(itertools.permutations(pictures.files.items()), (1, 2))
     ]
-    assert all(table == tables[0] for table in tables)
-    assert all(table.means() == tables[0].means() for table in tables)
+    assert all(result == results[0] for result in results)
+    assert all(result.means() == results[0].means() for result in results)
 
 
 def test_what_degrade_writes_is_what_eval_makes_and_finds(tmp_path):

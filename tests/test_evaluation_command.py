@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import shutil
 import sys
 import types
@@ -16,7 +17,10 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from tddsr.cli import app
-from tddsr.evaluation import protocol
+from tddsr.evaluation import run as evaluation
+from tddsr.evaluation.pictures import find_pictures
+from tddsr.evaluation.protocol import versions
+from tddsr.evaluation.results import read_result
 from tddsr.metrics.frechet import INCEPTION, frechet_distance
 from tddsr.metrics.table import METRICS, Setting, choose, load_scores
 from tddsr.weights.file import save_model
@@ -94,11 +98,14 @@ def test_the_files_hold_what_the_report_reads(sets, student, tmp_path):
     assert list(content["metrics"]) == ["PSNR", "SSIM", "MS-SSIM", "NIQE", "FID"]
     assert content["metrics"]["PSNR"] == {"better": "higher", "range": [0, None], "needs": "reference", "missing": None}
     assert INCEPTION in content["metrics"]["FID"]["missing"]
+    digests = {name: method.pop("digest") for name, method in content["methods"].items()}
+    assert [name for name, digest in digests.items() if digest] == ["ours", "truth"]
     assert content["methods"] == {
-        "nearest": {"spec": "nearest", "steps": None, "quoted": False},
-        "ours": {"spec": str(tmp_path / "ours.safetensors"), "steps": 1, "quoted": False},
-        "truth": {"spec": str(tmp_path / "hr"), "steps": None, "quoted": False},
+        "nearest": {"spec": "nearest", "steps": None},
+        "ours": {"spec": str(tmp_path / "ours.safetensors"), "steps": 1},
+        "truth": {"spec": str(tmp_path / "hr"), "steps": None},
     }
+    assert {*content["scores"][0]} == {"method", "picture", "seed", "values"}
     keys = [(score["method"], score["picture"], score["seed"]) for score in content["scores"]]
     assert keys == [
         ("nearest", "0", 0), ("nearest", "1", 0),
@@ -125,7 +132,7 @@ def test_it_goes_on_where_it_stopped(sets, tmp_path, monkeypatch):
     arguments = ["bicubic", "nearest", *sets, "--metrics", "psnr,fd-vgg16", "--features", tmp_path]
     monkeypatch.setattr("tddsr.metrics.frechet.load_features", lambda *_, **__: _Means())
     assert run(*arguments, "-o", whole).exit_code == 0
-    score, calls = protocol._score, []
+    score, calls = evaluation._score, []
 
     def interrupted(*args):
         calls.append(args)
@@ -133,7 +140,7 @@ def test_it_goes_on_where_it_stopped(sets, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return score(*args)
 
-    monkeypatch.setattr(protocol, "_score", interrupted)
+    monkeypatch.setattr(evaluation, "_score", interrupted)
     done = run(*arguments, "-o", stopped)
     assert done.exit_code == 130
     assert "goes on" in done.stderr
@@ -150,6 +157,36 @@ def test_it_goes_on_where_it_stopped(sets, tmp_path, monkeypatch):
     # Pictures are made up for.
     assert run(*arguments, "-o", stopped, "--save").exit_code == 0
     assert len(list((stopped / "pictures").rglob("*.png"))) == 8
+
+
+def test_older_files_are_read_and_gone_on_with(tmp_path, monkeypatch):
+    """Both were written before the journal and the result had one schema."""
+    golden = Path(__file__).parent / "golden" / "tddsr-eval-1"
+    shutil.copytree(golden, tmp_path / "out")
+    for name, side in (("hr", 80), ("lr", 20)):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            Image.fromarray(photo(side, side, number)).save(tmp_path / name / f"{number}.png")
+    arguments = ["nearest", "--hr", tmp_path / "hr", "--lr", tmp_path / "lr", "--device", "cpu",
+                 "--metrics", "psnr,niqe,fd-vgg16", "-o", tmp_path / "out"]  # fmt: skip
+    monkeypatch.setattr("tddsr.metrics.frechet.load_features", lambda *_, **__: _Means())
+    assert "holds scores by another protocol" in run(*arguments).stderr  # the pictures' files are others
+    journal = tmp_path / "out" / "journal.jsonl"
+    header, *lines = journal.read_text().splitlines()
+    pictures = find_pictures(tmp_path / "hr", tmp_path / "lr")
+    same = {"versions": versions(), "pictures": f"2 of {pictures.title} ({pictures.digest})"}
+    journal.write_text("\n".join([json.dumps(json.loads(header) | same), *lines, ""]))
+    monkeypatch.setattr(evaluation, "_score", None)
+    done = run(*arguments)
+    assert done.exit_code == 1
+    assert done.stderr.startswith("theirs: 1: has no score from an earlier run")
+    old, new = read_result(golden), read_result(tmp_path / "out")
+    assert new.scores == old.scores
+    assert new.means() == old.means()
+    assert new.means()["truth"] == {"PSNR": math.inf, "FD-VGG16": pytest.approx(0, abs=1e-9)}
+    assert [row.values["FD-VGG16"] for row in new.sets] == [
+        pytest.approx(row.values["FD-VGG16"], abs=1e-9) for row in old.sets
+    ]
 
 
 def test_methods_join_those_of_earlier_runs(sets, tmp_path):
@@ -211,7 +248,11 @@ def test_other_pictures_under_the_same_names_are_refused(tmp_path):
         assert run(*arguments).exit_code == (0 if changed is None else 1)
 
 
-@pytest.mark.parametrize("line", ["{}", '{"method": 1, "picture": "a", "seed": 0, "values": 3}', "[]"])
+@pytest.mark.parametrize("line", [
+    "{}", "[]", '{"method": 1, "picture": "a", "seed": 0, "values": 3}', '{"method": "a", "seed": 0, "values": {}}',
+    '{"method": "a", "picture": "a", "seed": 0, "values": {}, "features": {"FID": "AAAAAA="}}',
+    '{"method": "a", "picture": "a", "seed": 0, "values": {}, "features": {"FID": "AAA="}}',
+])  # fmt: skip
 def test_a_damaged_journal_is_one_line(sets, tmp_path, line):
     arguments = ["bicubic", *sets, "--metrics", "psnr", "-o", tmp_path / "out"]
     assert run(*arguments).exit_code == 0

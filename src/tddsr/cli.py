@@ -266,9 +266,9 @@ def evaluate(
     from tddsr.device import pick_device
     from tddsr.errors import ImageError
     from tddsr.evaluation import methods as found
-    from tddsr.evaluation import run as command
+    from tddsr.evaluation import run
     from tddsr.evaluation.pictures import find_pictures
-    from tddsr.evaluation.protocol import Protocol, Table
+    from tddsr.evaluation.results import Protocol, Result, markdown, problems
     from tddsr.metrics import table as scores
     from tddsr.pictures.folders import check_part
 
@@ -280,7 +280,7 @@ def evaluate(
         presets = choose_presets(preset)
         if lr is not None and len(presets) > 1:
             raise ValueError(f"--preset {preset} is for --hr that is degraded: leave it or --lr away")
-        protocol = Protocol(crop, border, colour, chosen_tile, seeds, where.type)
+        protocol = Protocol(crop=crop, border=border, colour=colour, tile=chosen_tile, seeds=seeds, device=where.type)
         methods, unavailable = found.find_methods(specs, where, chosen_tile)  # type: ignore[arg-type]
     except ValueError as error:
         _fail(str(error), code=2)
@@ -289,26 +289,26 @@ def evaluate(
     try:
         sets = {name: find_pictures(hr, lr, name, seed, limit, crop, part, side) for name in presets}
         ready = scores.load_scores(chosen, scores.Setting(colour, border, features, where))
-        tables: dict[str, Table] = {}
+        results: dict[str, Result] = {}
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             bar = progress.add_task("outputs", total=sum(map(len, sets.values())) * len(methods))
             for title, pictures in sets.items():
-                folder = output / title if output is not None and len(sets) > 1 else output
-                tables[title] = command.score(
-                    methods, unavailable, pictures, ready, protocol, folder, save, workers,
-                    lambda: progress.advance(bar),
+                results[title] = run.evaluate(
+                    methods, pictures, ready, protocol, output / title if output and len(sets) > 1 else output,
+                    save=save, unavailable=unavailable, workers=workers, progress=lambda: progress.advance(bar),
                 )  # fmt: skip
     except (ImageError, ValueError, OSError) as error:
         _fail(str(error), code=1)
     except KeyboardInterrupt:
         goes_on = "; the same command goes on from there" if output else ""
         _fail(f"stopped{goes_on}", code=130)
-    for problem in command.problems(tables, ready):
+    found_problems = list(problems(results))
+    for problem in found_problems:
         typer.echo(problem, err=True)
-    typer.echo(command.markdown(tables, ready))
-    for title, pictures in sets.items():
-        typer.echo(f"\n{protocol.statement(pictures, ready, tables[title].rows)}")
-    if ready.missing or any(table.failures for table in tables.values()):
+    typer.echo(markdown(results))
+    for result in results.values():
+        typer.echo(f"\n{result.protocol.statement}")
+    if found_problems:
         raise typer.Exit(1)
 
 

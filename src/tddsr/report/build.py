@@ -36,9 +36,7 @@ WINDOW = 192
 class Section:
     """A data set's part of the page."""
 
-    title: str
-    comment: str
-    columns: list[Column]
+    group: Group
     blocks: list[Block]
     first: str
     comparison: list[Row]
@@ -49,10 +47,6 @@ class Section:
 
 
 # Crops
-
-
-def _without_suffix(name: str) -> str:
-    return Path(name).with_suffix("").as_posix()
 
 
 def _views(group: Group, count: int, allowance: float) -> tuple[list[View], str]:
@@ -168,9 +162,7 @@ def _section(group: Group, notes: Notes, pictures: int, allowance: float) -> Sec
         for failure in source.result.failures
     }
     return Section(
-        group.title,
-        group.comment,
-        group.columns,
+        group,
         blocks(group, notes),
         group.measured[0].label if group.measured else "",
         comparison(group),
@@ -241,18 +233,18 @@ def write_report(
     with_pictures = sum(any(saved_pictures(r.source.folder, r.method) for r in group.measured) for group in groups)
     allowance = budget / max(1, with_pictures)
     sections = [_section(group, notes, pictures, allowance) for group in groups]
-    values: dict[str, Any] = {
-        "title": title,
-        "comment": comment,
-        "sections": sections,
-        "notes": notes.texts,
-        "quoted": any(group.quoted for group in groups),
-        "level": round(100 * confidence.LEVEL),
-        "resamples": confidence.RESAMPLES,
-        "bootstrap_seed": confidence.SEED,
-    }
-    written = []
-    for name in ("report.html", "report.md"):
-        page.write(folder / name, page.render(name, **values))
-        written.append(folder / name)
-    return written
+    paths = [folder / "report.html", folder / "report.md"]
+    for path in paths:
+        text = page.render(
+            path.name,
+            title=title,
+            comment=comment,
+            sections=sections,
+            notes=notes.texts,
+            quoted=any(group.quoted for group in groups),
+            level=round(100 * confidence.LEVEL),
+            resamples=confidence.RESAMPLES,
+            bootstrap_seed=confidence.SEED,
+        )
+        page.write(path, text)
+    return paths

@@ -93,13 +93,15 @@ class Group:
 
 # What a table shows
 
+Rank = Literal["", "best", "second"]
+
 
 @dataclass(frozen=True)
 class Cell:
     """A figure as text; ``notes`` are numbers of footnotes."""
 
     text: str
-    rank: Literal["", "best", "second"] = ""
+    rank: Rank = ""
     interval: str = ""
     spread: str = ""
     notes: tuple[int, ...] = ()
@@ -169,21 +171,22 @@ def _decimals(values: Iterable[float]) -> int:
     return 4 if all(abs(value) < 2 for value in values if math.isfinite(value)) else 2
 
 
-def _ranks(texts: Sequence[str | None], better: Better) -> list[Literal["", "best", "second"]]:
+def _number(text: str) -> float | None:
+    try:
+        return float(text.replace("∞", "inf").replace(MINUS, "-"))
+    except ValueError:
+        return None
+
+
+def _ranked(rows: list[Row], columns: Sequence[Column]) -> list[Row]:
     """Rank figures as they are shown, so that what reads the same is ranked the same."""
-    values = [None if text is None else float(text.replace("∞", "inf").replace(MINUS, "-")) for text in texts]
-    order = sorted({value for value in values if value is not None}, reverse=better == "higher")
-    if len([value for value in values if value is not None]) < 2:
-        return [""] * len(values)
-    best, second = order[0], order[1] if len(order) > 1 else None
-    return ["" if v is None else "best" if v == best else "second" if v == second else "" for v in values]
-
-
-def _ranked(rows: list[Row], columns: Sequence[Column], known: Sequence[Sequence[bool]]) -> list[Row]:
     for index, column in enumerate(columns):
-        texts = [row.cells[index].text if known[i][index] else None for i, row in enumerate(rows)]
-        for row, rank in zip(rows, _ranks(texts, column.better), strict=True):
-            row.cells[index] = changed(row.cells[index], rank=rank)
+        values = [_number(row.cells[index].text) for row in rows]
+        known = [value for value in values if value is not None]
+        order = sorted(set(known), reverse=column.better == "higher")
+        ranks: dict[float | None, Rank] = dict(zip(order, ("best", "second"), strict=False)) if len(known) > 1 else {}
+        for row, value in zip(rows, values, strict=True):
+            row.cells[index] = changed(row.cells[index], rank=ranks.get(value, ""))
     return rows
 
 
@@ -202,10 +205,7 @@ def _why_missing(row: Measured, column: Column) -> str:
 def _measured_block(group: Group, notes: Notes) -> list[Row]:
     figures = [[_figure(row, column.metric) for column in group.columns] for row in group.measured]
     rows = []
-    decimals = [
-        _decimals(figure.mean for figures_of_row in figures if (figure := figures_of_row[index]) is not None)
-        for index in range(len(group.columns))
-    ]
+    decimals = [_decimals(figure.mean for figure in column if figure) for column in zip(*figures, strict=True)]
     for row, found in zip(group.measured, figures, strict=True):
         total = row.source.result.dataset.pictures
         cells = []
@@ -223,11 +223,10 @@ def _measured_block(group: Group, notes: Notes) -> list[Row]:
         failed = sum(failure.method in (None, row.method) for failure in row.source.result.failures)
         lost = f"{failed} picture{'s' * (failed > 1)} failed; see the failures beneath"
         rows.append(Row(row.label, cells, (notes.number(lost),) if failed else ()))
-    rows = _ranked(rows, group.columns, [[figure is not None for figure in found] for found in figures])
     for absent in group.absent:
         note = notes.number(f"not measured here: {absent.reason}")
         rows.append(Row(absent.label, [Cell("n/a") for _ in group.columns], (note,)))
-    return rows
+    return _ranked(rows, group.columns)
 
 
 def _quoted_block(group: Group, notes: Notes) -> list[Row]:
@@ -236,8 +235,7 @@ def _quoted_block(group: Group, notes: Notes) -> list[Row]:
         cells = [Cell(row.figures.get(column.name, DASH)) for column in group.columns]
         why = (notes.number(f"not measured here: {row.reason}"),) if row.reason else ()
         rows.append(Row(f"{row.label} (quoted)", cells, why))
-    known = [[column.name in row.figures for column in group.columns] for row in group.quoted]
-    return _ranked(rows, group.columns, known)
+    return _ranked(rows, group.columns)
 
 
 def blocks(group: Group, notes: Notes) -> list[Block]:
