@@ -8,12 +8,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from tddsr.downloads.known import AUTOENCODER, PublishedFile
 from tddsr.errors import ModelError
 from tddsr.model import Model
 from tddsr.networks.autoencoder import VQAutoencoder
 from tddsr.networks.rrdb import OURS
 from tddsr.weights import published as registry
-from tddsr.weights.names import load_model, read_notes
+from tddsr.weights.names import list_models, load_model, read_notes
 from tddsr.weights.published import convert_published
 from tests.conftest import small_rrdb
 from tests.derived import SMALL_VQ, small_paper_model
@@ -41,18 +42,19 @@ def server(folder: Path, tmp_path: Path, monkeypatch) -> Iterator[Server]:
     """Serves them in place of their origins."""
     monkeypatch.setenv("TDDSR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("TDDSR_MIRROR", raising=False)
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
 
     with serving(files) as server:
 
-        def moved(file: registry.PublishedFile, known: bool) -> registry.PublishedFile:
+        def moved(file: PublishedFile, known: bool) -> PublishedFile:
             content = files[file.name]
             size, digest = (len(content), sha256(content).hexdigest()) if known else (None, None)
             return replace(file, url=server.url(file.name), size=size, sha256=digest)
 
         sinsr = registry.MODELS["sinsr"]
         monkeypatch.setitem(registry.MODELS, "sinsr", replace(sinsr, file=moved(sinsr.file, known=False)))
-        monkeypatch.setattr(registry, "AUTOENCODER", moved(registry.AUTOENCODER, known=True))
+        monkeypatch.setattr(registry, "AUTOENCODER", moved(AUTOENCODER, known=True))
         yield server
 
 
@@ -102,6 +104,24 @@ def test_a_model_by_name_is_fetched_and_converted_once(server, official, tmp_pat
     assert len(server.requests) == 2
 
 
+def test_the_list_of_models_says_what_is_here_and_how_large_it_is(server, tmp_path):
+    def listed() -> dict[str, tuple[str, int | None]]:
+        return {model.name: (model.where, model.size) for model in list_models()}
+
+    compact = Path(str(registry.__file__)).with_name("compact.safetensors")
+    first = listed()
+    assert first["compact"] == ("shipped", compact.stat().st_size)
+    assert first["realesrgan-x4plus"] == ("download", registry.MODELS["realesrgan-x4plus"].file.size)
+    assert first["sinsr"] == ("download", None)
+    load_model("sinsr")
+    converted = tmp_path / "cache" / "sinsr.safetensors"
+    assert listed()["sinsr"] == ("cached", converted.stat().st_size)
+    converted.unlink()
+    assert listed()["sinsr"] == ("cached", sum(len(server.files[n]) for n in ("SinSR_v1.pth", "autoencoder_vq_f4.pth")))
+    assert listed()["resshift"] == ("download", registry.MODELS["resshift"].file.size)  # the autoencoder is here
+    assert all(model.purpose and "\n" not in model.purpose and model.licence for model in list_models())
+
+
 def test_what_came_instead_of_an_unknown_file_is_not_kept(server):
     true = server.files["SinSR_v1.pth"]
     server.files["SinSR_v1.pth"] = b"<html>Welcome to our network</html>"
@@ -149,6 +169,7 @@ def test_real_esrgan_comes_by_name_with_its_notice(tmp_path, monkeypatch):
     known = registry.MODELS["realesrgan-x4plus"]
     monkeypatch.setenv("TDDSR_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("TDDSR_MIRROR", raising=False)
     with serving({"RealESRGAN_x4plus.pth": content}) as server:
         file = replace(
             known.file, url=server.url("RealESRGAN_x4plus.pth"), size=len(content), sha256=sha256(content).hexdigest()

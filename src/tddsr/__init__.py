@@ -1,28 +1,71 @@
 """tddsr: real-world image super-resolution in one network pass.
 
->>> from tddsr import Upscaler
->>> upscaler = Upscaler.load()
->>> upscaler("photo.jpg")  # doctest: +SKIP
-PosixPath('photo_x4.jpg')
+>>> import tddsr
+>>> tddsr.upscale("photo.jpg")  # doctest: +SKIP
+'photo_x4.jpg'
+>>> upscaler = tddsr.load("compact-small", device="cpu")  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tddsr.errors import DownloadError, ImageError, ModelError, TddsrError, UsageError
 
 if TYPE_CHECKING:
-    from tddsr.upscaler import Upscaler
+    from tddsr.upscaler import T, Upscaler
 
     load = Upscaler.load
 
-__all__ = ["Upscaler", "__version__", "load"]
+__all__ = [
+    "DownloadError",
+    "ImageError",
+    "ModelError",
+    "TddsrError",
+    "Upscaler",
+    "UsageError",
+    "__version__",
+    "load",
+    "upscale",
+]
 __version__ = "0.1.0"
 
 
+def upscale(picture: T, *, model: str | Path = "compact", device: str = "auto", **options: Any) -> T:
+    """Enlarge a picture with a model that is loaded the first time and kept.
+
+    Args:
+        picture: a path, PIL image, array or tensor, as ``Upscaler`` takes it; what comes back is of the same kind.
+        model: a name or a file, as ``Upscaler.load`` takes it.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        options: ``scale``, ``seed``, ``steps``, ``sampler``, ``output`` and ``progress``, as ``Upscaler`` takes them.
+
+    Raises:
+        ModelError: no such model, or the file cannot be used.
+        DownloadError: it is not on this machine, and cannot be downloaded.
+        ImageError: the file cannot be read or written.
+        ValueError: no such device, or an option out of range.
+    """
+    return _kept(model, device)(picture, **options)
+
+
+@functools.cache
+def _kept(model: str | Path, device: str) -> Upscaler:
+    from tddsr.upscaler import Upscaler
+
+    return Upscaler.load(model, device=device)
+
+
 def __getattr__(name: str) -> object:
-    # PyTorch takes seconds to import; `tddsr --help` and `--version` do without.
+    # PyTorch takes seconds to import; `tddsr --help`, `--version` and `dir(tddsr)` do without.
     if name in ("Upscaler", "load"):
         from tddsr.upscaler import Upscaler
 
         return Upscaler if name == "Upscaler" else Upscaler.load
     raise AttributeError(f"module 'tddsr' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

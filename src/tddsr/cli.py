@@ -13,7 +13,7 @@ import typer
 
 from tddsr import __version__
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace outputs that exist")]
@@ -388,6 +388,39 @@ def compare(
     except (ValueError, OSError) as error:
         _fail(str(error), code=1)
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="one line of JSON for each model")] = False,
+) -> None:
+    """List the models that have a name: where their weights are, how large, under which licence, and what for."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    from tddsr.weights.names import list_models
+
+    table = Table("name", "weights", "size", "licence", "purpose", box=None)
+    table.columns[0].no_wrap = True
+    for model in list_models():
+        if as_json:
+            typer.echo(json.dumps(asdict(model)))
+        size = "unknown" if model.size is None else decimal(model.size)
+        table.add_row(model.name, model.where, size, model.licence, model.purpose)
+    if not as_json:
+        Console().print(table)
+
+
+@app.command()
+def info() -> None:
+    """Print versions, devices and folders, to paste into a report of a fault."""
+    from tddsr.device import describe
+
+    for name, value in describe().items():
+        typer.echo(f"{name}: {value}")
 
 
 def _check_suffix(output: Path, suffix: str) -> None:

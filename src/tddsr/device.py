@@ -1,9 +1,16 @@
-"""Where networks run."""
+"""Where networks run, and what a report of a fault should say about it."""
 
 from __future__ import annotations
 
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
 import torch
 
+import tddsr
+from tddsr.downloads.fetch import cache_folder
 from tddsr.errors import UsageError
 
 
@@ -23,3 +30,28 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UsageError(f"device '{name}' cannot be used here; try auto or cpu") from error
     return device
+
+
+def describe() -> dict[str, str]:
+    """Versions, processor, devices, folders and environment, by name: what a report of a fault should contain."""
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # newer PyTorch's
+    halves = [name for name in ("avx512_bf16", "amx_bf16", "bf16") if capabilities.get(name)]
+    processor = [
+        platform.machine(),
+        torch.backends.cpu.get_cpu_capability(),
+        f"bfloat16 by {' and '.join(halves)}" if halves else "no bfloat16 known",
+        f"{torch.get_num_threads()} threads of {os.cpu_count()}",
+    ]
+    cuda = [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return {
+        "tddsr": tddsr.__version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "numpy", "pillow")},
+        "system": platform.platform(),
+        "processor": ", ".join(processor),
+        "devices": ", ".join(["cpu", *cuda, *mps]),
+        "package": str(Path(__file__).parent),
+        "cache": str(cache_folder()),
+        **{name: value for name, value in sorted(os.environ.items()) if name.startswith("TDDSR_")},
+    }

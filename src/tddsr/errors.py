@@ -25,14 +25,14 @@ class ModelError(TddsrError, ValueError):
     exit_code = 2
 
 
-class DownloadError(ModelError):
-    """A file from the network that cannot be had: the network is down, or the file is not the published one."""
+class WeightsError(ModelError):
+    """Weights of a feature network that cannot be had or used; the message says what to do."""
 
     exit_code = 1
 
 
-class WeightsError(TddsrError, ValueError):
-    """Weights of a feature network that cannot be had or used; the message says what to do."""
+class DownloadError(WeightsError):
+    """A file from the network that cannot be had: the network is down, or the file is not the published one."""
 
 
 class RecipeError(UsageError):

@@ -84,7 +84,7 @@ class Upscaler:
         Args:
             model: a file of ``tddsr train`` or ``tddsr convert``, or a name: ``compact`` and the faster
                 ``compact-small`` come with the package; ``resshift``, ``sinsr`` and others of
-                ``tddsr.weights.registry.MODELS`` are downloaded the first time, under their own licences.
+                ``tddsr.weights.published.MODELS`` are downloaded the first time, under their own licences.
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             dtype: of the network; half precision is for accelerators, a CPU is slow in it. Where it gives infinities,
                 the model goes on in float32.

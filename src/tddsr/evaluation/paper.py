@@ -24,9 +24,8 @@ from tddsr.files import content_hash
 from tddsr.metrics.table import METRICS, Setting
 from tddsr.report.tables import Absent, Column, Group, Measured, Quoted, Source
 from tddsr.training.recipe import Part, find_recipe, load_settings
-from tddsr.weights.download import cache_folder
 from tddsr.weights.names import SHIPPED
-from tddsr.weights.published import AUTOENCODER, MODELS, UNPUBLISHED
+from tddsr.weights.published import MODELS, UNPUBLISHED, files_here
 
 
 class _Section(BaseModel):
@@ -176,18 +175,11 @@ def _model_of(method: str) -> str:
     return method.partition("@")[0].rpartition(":")[2]
 
 
-def _is_here(model: str) -> bool:
-    """Whether a published model is converted or downloaded already."""
-    needed = (MODELS[model].file, AUTOENCODER) if MODELS[model].latent else (MODELS[model].file,)
-    files = [cache_folder() / file.name for file in needed]
-    return (cache_folder() / f"{model}.safetensors").is_file() or all(file.is_file() for file in files)
-
-
 def _method_missing(label: str, method: str) -> str | None:
     """Why ``method`` cannot run here; nothing is downloaded for a report."""
     model = _model_of(method)
     if model in MODELS:
-        if _is_here(model):
+        if files_here(model):
             return None
         return f"{model} is not on this machine; `tddsr upscale PICTURE --model {model}` downloads it, with its licence"
     if model in UNPUBLISHED:

