@@ -217,8 +217,8 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="METHOD...",
-            help="nearest, bilinear, bicubic, lanczos; MODEL, MODEL@STEPS or MODEL@STEPS:stochastic; srresnet:FILE, "
-            "spandrel:FILE; NAME=FOLDER of finished pictures; NAME=any of these",
+            help="nearest, bilinear, bicubic, lanczos; MODEL, MODEL@STEPS or MODEL@STEPS:stochastic; spandrel:FILE; "
+            "NAME=FOLDER of finished pictures; NAME=any of these",
         ),
     ],
     hr: Annotated[Path | None, typer.Option(help="folder of true pictures; without it, nothing is compared")] = None,
