@@ -145,7 +145,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="name or path of a recipe")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data.batch=16")] = None,
     device: DeviceOption = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything and say what would be trained")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="take one step, keep nothing, say what it took")] = False,
 ) -> None:
     """Train a teacher or distil a student. The same command again goes on from the last checkpoint."""
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # else its last bit hangs on memory addresses: resuming is exact
@@ -156,7 +156,8 @@ def train(
 
     try:
         from tddsr.device import pick_device
-        from tddsr.training.start import describe, prepare
+        from tddsr.training.start import dry_run as try_step
+        from tddsr.training.start import prepare
     except ModuleNotFoundError as error:
         _fail(f"training needs the package {error.name}: pip install 'tddsr[train]'", code=1)
 
@@ -168,8 +169,7 @@ def train(
     try:
         run = prepare(settings, where, Console())
         if dry_run:
-            run.resume()
-            typer.echo(describe(run))
+            typer.echo(try_step(run))
         else:
             run.run()
     except (ValueError, OSError, RuntimeError) as error:
