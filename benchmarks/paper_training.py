@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from tddsr.model import Model, ModelConfig, ScheduleConfig
 from tddsr.networks.autoencoder import VQConfig
 from tddsr.networks.swin_unet import SwinUNetConfig
-from tddsr.training.recipe import load_recipe
+from tddsr.training.load import load_recipe
 from tddsr.training.start import prepare
 from tddsr.weights.file import save_model
 

@@ -20,8 +20,8 @@ import torch
 from rich.console import Console
 
 from tddsr.training.distill import DistillTask
+from tddsr.training.load import load_recipe
 from tddsr.training.loop import Run
-from tddsr.training.recipe import load_recipe
 from tddsr.training.start import prepare
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,8 @@ from tddsr.model import Model, ModelConfig, Role, ScheduleConfig
 from tddsr.networks.compact import CompactConfig
 from tddsr.networks.features import ConvFeatures
 from tddsr.networks.rrdb import RRDBConfig
-from tddsr.training.recipe import Recipe, load_recipe
+from tddsr.training.load import load_recipe
+from tddsr.training.recipe import Recipe
 from tddsr.weights.file import save_model
 
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # as `tddsr train` does

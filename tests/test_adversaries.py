@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tddsr.errors import RecipeError, TrainingError
 from tddsr.training.adversary import Watch
 from tddsr.training.distill import DistillTask
-from tddsr.training.recipe import load_recipe
+from tddsr.training.load import load_recipe
 from tddsr.training.start import prepare
 from tddsr.training.targets import TargetError
 from tests.conftest import changed

@@ -13,7 +13,7 @@ from tddsr import __version__, upscaler
 from tddsr.cli import app, main
 from tddsr.pictures.folders import find_photos
 from tddsr.tiling import plan
-from tddsr.training.recipe import recipe_names
+from tddsr.training.load import recipe_files
 from tddsr.weights.file import save_model
 from tddsr.weights.names import load_model, read_notes
 from tests.conftest import photo
@@ -361,7 +361,7 @@ def test_a_wrong_recipe_is_exit_code_2():
         result = call("train", *arguments)
         assert result.exit_code == 2
         assert len(result.stderr.splitlines()) == 1
-    assert recipe_names()
+    assert recipe_files()
 
 
 def test_a_dry_run_finds_a_damaged_checkpoint(photos, random_features, tmp_path):

@@ -7,7 +7,7 @@ from tddsr.networks import compact
 from tddsr.networks.compact import CompactConfig
 from tddsr.networks.layers import bicubic_x4
 from tddsr.networks.space import SpaceToDepth
-from tddsr.training.recipe import load_recipe
+from tddsr.training.load import load_recipe
 from tests.conftest import small_model
 
 

@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 
 from tddsr.errors import MethodUnavailableError
-from tddsr.evaluation.methods import PLAIN, find_method, find_methods, load_srresnet
+from tddsr.evaluation.methods import PLAIN, find_method, find_methods
 from tddsr.evaluation.pictures import Pair, PairError
-from tddsr.networks.srresnet import SRResNet
 from tddsr.upscaler import Upscaler
 from tddsr.weights.file import save_model
 from tests.conftest import photo
@@ -112,50 +111,6 @@ def test_finished_pictures_are_found_and_cropped(tmp_path):
         method.enlarge(PAIR, 0)
 
 
-@pytest.mark.parametrize("wrapper", [None, "params", "params_ema"])
-def test_srresnet_is_read_from_its_shapes(tmp_path, wrapper):
-    torch.manual_seed(0)
-    network = SRResNet(width=8, blocks=3)
-    weights = network.state_dict()
-    torch.save(weights if wrapper is None else {wrapper: weights}, tmp_path / "msrresnet.pth")
-    name, method = find_method(f"srresnet:{tmp_path / 'msrresnet.pth'}", "cpu")
-    assert name == "msrresnet"
-    big = method.enlarge(PAIR, 0)
-    assert big.shape == (48, 80, 3)
-    lr = torch.from_numpy(LR.copy()).permute(2, 0, 1)[None] / 255
-    with torch.inference_mode():
-        expected = (network(lr)[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    assert np.array_equal(big, expected)
-
-
-def test_srresnet_has_the_published_names_and_size():
-    network = SRResNet()
-    names = {key.partition(".")[0] for key in network.state_dict()}
-    assert names == {"conv_first", "body", "upconv1", "upconv2", "conv_hr", "conv_last"}
-    assert "body.15.conv2.bias" in network.state_dict()
-    assert sum(weight.numel() for weight in network.parameters()) == 1_517_571  # BasicSR's model zoo: 1.52 M
-
-
-def test_srresnet_of_zeros_is_bilinear():
-    network = SRResNet(4, 1)
-    for weight in network.parameters():
-        torch.nn.init.zeros_(weight)
-    lr = torch.rand(1, 3, 6, 7)
-    expected = torch.nn.functional.interpolate(lr, scale_factor=4, mode="bilinear")
-    assert torch.equal(network(lr), expected)
-
-
-def test_other_weights_are_no_srresnet(tmp_path):
-    torch.save({"conv_first.weight": torch.zeros(4, 3, 3, 3)}, tmp_path / "other.pth")
-    (tmp_path / "broken.pth").write_bytes(b"nothing")
-    with pytest.raises(MethodUnavailableError, match=r"other\.pth: not an x4 SRResNet"):
-        load_srresnet(tmp_path / "other.pth")
-    with pytest.raises(MethodUnavailableError, match=r"broken\.pth"):
-        load_srresnet(tmp_path / "broken.pth")
-    with pytest.raises(MethodUnavailableError, match="there is no file"):
-        find_method(f"srresnet:{tmp_path / 'missing.pth'}", "cpu")
-
-
 class _Descriptor(torch.nn.Module):
     scale = 4
 
@@ -192,6 +147,7 @@ def test_spandrel_reads_other_networks(tmp_path, monkeypatch):
         ("x2.pth", "does not enlarge four times"),
         ("other.pth", "unsupported model"),
         ("code.pth", "could run code"),
+        ("missing.pth", "there is no file"),
     ):
         with pytest.raises(MethodUnavailableError, match=reason):
             find_method(f"spandrel:{tmp_path / file}", "cpu")

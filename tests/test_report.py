@@ -12,15 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tddsr.cli import app
-from tddsr.errors import ImageError, RecipeError, ResultError
-from tddsr.evaluation.paper import load_report_recipe, measure
+from tddsr.errors import ImageError, ResultError
 from tddsr.evaluation.results import Result, read_result, saved_pictures
-from tddsr.metrics import table as scores
 from tddsr.report import confidence
 from tddsr.report.build import by_data_set, write_report
 from tddsr.report.crops import Layer, compare, differing_window, embed, labels
 from tddsr.report.tables import Absent, Notes, Quoted, Source, blocks, comparison
-from tddsr.training.recipe import recipe_names
 from tests.conftest import photo
 
 METRICS = {
@@ -381,129 +378,6 @@ def test_the_slider_works_in_a_browser(report, tmp_path):
         "loaded": True, "focusable": True, "keyboard": "25%", "pointer": 75, "tag": "input", "same": True,
         "swapped": "input", "fits": True,
     }  # fmt: skip
-
-
-# Recipes
-
-
-def test_the_papers_figures():
-    names = [f"table{number}" for number in range(1, 7)]
-    assert recipe_names("reports") == ["faces", "pairs", *names]
-    tables = {name: load_report_recipe(name) for name in names}
-
-    def figures(table: int, row: str, data: str) -> list[str]:
-        return list(tables[f"table{table}"].rows[row].quoted[data].values())
-
-    assert figures(1, "SinSR-1", "RealSet65") == ["0.7146", "62.2579"]
-    assert figures(1, "Real-ESRGAN", "RealSR") == ["0.4900", "59.6923"]
-    assert figures(2, "ResShift-15", "DIV2K") == ["27.2753", "0.7626", "0.2005", "0.6729", "65.5703"]
-    assert figures(3, "Ours-1", "Faces") == ["31.16", "0.821", "0.937", "3.148"]
-    assert figures(4, "CAGFace", "Faces") == ["27.42", "0.816", "0.958", "74.43"]
-    assert figures(5, "Distill + LR", "RealSet65") == ["0.7076", "63.3870"]
-    assert figures(6, "Ours v2", "DIV2K") == ["26.8058", "0.7413", "0.2023", "0.6971", "66.5178"]
-    counts = [sum(len(f) for row in t.rows.values() for f in row.quoted.values()) for t in tables.values()]
-    assert counts == [5 * 4, 5 * 5, 7 * 4, 7 * 4, 4 * 4, 2 * 5]
-    assert tables["table1"].rows["Ours-1"].quoted == tables["table5"].rows["Distill + HR + LR"].quoted
-    assert tables["table2"].rows["Ours-1"].quoted == tables["table6"].rows["Ours v1"].quoted
-
-
-def test_the_recipes_train_what_they_report():
-    for name in ("table1", "table5", "table6"):
-        for row in load_report_recipe(name).rows.values():
-            if isinstance(row.method, str) and row.method.startswith("runs/"):
-                assert row.method.split("/")[1] in recipe_names()
-
-
-@pytest.mark.parametrize("override", [
-    "limt=1", "data.RealSR.lr=", "rows.a/b={method: bicubic}", "source=''",
-    "rows.compact.quoted={Other: {MUSIQ: '1'}}", "rows.compact.quoted={RealSR: {A: '1'}}",
-    "rows.compact.quoted={RealSR: {MUSIQ: about}}",
-])  # fmt: skip
-def test_a_wrong_report_recipe_is_one_line(override):
-    with pytest.raises(RecipeError) as error:
-        load_report_recipe("table1", [override])
-    assert "\n" not in str(error.value)
-    done = call("report", "table1", override)
-    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
-
-
-def test_a_recipe_measures_what_can_be_measured_once(tmp_path, monkeypatch):
-    calls = []
-
-    def fake(command, **_):
-        calls.append(command)
-        label, _, spec = command[4].partition("=")
-        if spec == "bicubic":
-            return subprocess.CompletedProcess(command, 1, "", "first line\nit broke\n")
-        count = int(command[command.index("--limit") + 1])
-        folder = Path(command[command.index("-o") + 1])
-        shutil.rmtree(folder, ignore_errors=True)
-        save_result(folder, methods=(label,), count=count, size=0, failures=[])
-        return subprocess.CompletedProcess(command, 1, "", "CLIPIQA is not available")
-
-    monkeypatch.setattr("tddsr.evaluation.paper.subprocess.run", fake)
-    monkeypatch.setenv("TDDSR_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "photos").mkdir()
-    overrides = [f"data.RealSR.lr={tmp_path / 'photos'}", f"data.RealSet65.lr={tmp_path / 'none'}", "limit=3"]
-    without = ("nearest", "Lanczos", "teacher in 4 steps", "compact before refining", "compact-small")
-    overrides += [f"rows.{row}.method=" for row in without]
-    recipe = load_report_recipe("table1", overrides)
-    first, second = measure(recipe, tmp_path)
-    assert [row.label for row in first.measured] == ["compact"]
-    reasons = {row.label: row.reason for row in first.quoted} | {row.label: row.reason for row in first.absent}
-    assert set(reasons) == {"bicubic", "RankSRGAN", "Real-ESRGAN", "ResShift-15", "SinSR-1", "Ours-1"}
-    assert [row.label for row in first.absent] == ["bicubic"]
-    assert reasons["bicubic"] == "it broke"
-    assert "resshift-v1 is not on this machine" in reasons["ResShift-15"]
-    assert "rows.Ours-1.method" in reasons["Ours-1"]
-    assert len(first.quoted) == 5
-    assert not second.measured
-    assert all("none" in row.reason for row in second.absent)
-    assert all("none" in row.reason for row in second.quoted)
-    assert calls[1][3:] == [
-        "eval", "compact=compact", "--seeds", "3", "--save", "--metrics", "CLIPIQA,MUSIQ,NIQE", "--preset", "resshift",
-        "--seed", "0", "--device", "auto", "--lr", str(tmp_path / "photos"), "--limit", "3", *calls[1][-2:],
-    ]  # fmt: skip
-    measure(recipe, tmp_path)
-    assert [command[4] for command in calls] == ["bicubic=bicubic", "compact=compact", "bicubic=bicubic"]
-    measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
-    assert calls[-1][4] == "compact=compact"
-
-    # Other pictures are measured anew, although all options are the same.
-    (tmp_path / "photos" / "another.txt").write_text("a picture")
-    calls.clear()
-    measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
-    assert calls[-1][4] == "compact=compact"
-
-    # What an interrupted run left is not taken for the whole.
-    target = Path(calls[-1][-1]) / "result.json"
-    content = json.loads(target.read_text())
-    target.write_text(json.dumps(content | {"scores": content["scores"][:-1]}))
-    calls.clear()
-    measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
-    assert [command[4] for command in calls] == ["bicubic=bicubic", "compact=compact"]
-
-    # A picture that failed is tried again, and all of them where a metric can be had that was missing.
-    content["failures"] = [{"method": "compact", "picture": "000.webp", "reason": "out of memory"}]
-    target.write_text(json.dumps(content))
-    calls.clear()
-    measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
-    assert calls[-1][4] == "compact=compact"
-    calls.clear()
-    measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
-    assert [command[4] for command in calls] == ["bicubic=bicubic"]
-    (target.parent / "journal.jsonl").touch()
-    with monkeypatch.context() as patch:
-        patch.setitem(scores.METRICS, "CLIPIQA", scores.METRICS["NIQE"])
-        measure(load_report_recipe("table1", [*overrides, "limit=2"]), tmp_path)
-    assert calls[-1][4] == "compact=compact"
-    assert not (target.parent / "journal.jsonl").exists()
-
-    done = call("report", "table1", *overrides, "-o", tmp_path)
-    assert done.exit_code == 0, done.stderr
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "SinSR-1 (quoted)" in text
-    assert "it broke" in text
 
 
 # A user's own pictures

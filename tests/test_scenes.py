@@ -11,8 +11,8 @@ from tddsr.training import drawings
 from tddsr.training.data import DataError, Scenes, scene_settings
 from tddsr.training.distill import DistillTask, low_band
 from tddsr.training.drawings import draw
+from tddsr.training.load import load_recipe
 from tddsr.training.loop import Run
-from tddsr.training.recipe import load_recipe
 from tddsr.training.start import prepare
 from tddsr.weights.file import save_model
 from tests.conftest import SMALL_RRDB, changed, small_rrdb

@@ -145,18 +145,19 @@ def train(
     recipe: Annotated[str, typer.Argument(help="name or path of a recipe")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data.batch=16")] = None,
     device: DeviceOption = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything and say what would be trained")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="take one step, keep nothing, say what it took")] = False,
 ) -> None:
     """Train a teacher or distil a student. The same command again goes on from the last checkpoint."""
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # else its last bit hangs on memory addresses: resuming is exact
     from rich.console import Console
 
     from tddsr.errors import RecipeError
-    from tddsr.training.recipe import load_recipe
+    from tddsr.training.load import load_recipe
 
     try:
         from tddsr.device import pick_device
-        from tddsr.training.start import describe, prepare
+        from tddsr.training.start import dry_run as try_step
+        from tddsr.training.start import prepare
     except ModuleNotFoundError as error:
         _fail(f"training needs the package {error.name}: pip install 'tddsr[train]'", code=1)
 
@@ -168,14 +169,30 @@ def train(
     try:
         run = prepare(settings, where, Console())
         if dry_run:
-            run.resume()
-            typer.echo(describe(run))
+            typer.echo(try_step(run))
         else:
             run.run()
     except (ValueError, OSError, RuntimeError) as error:
         _fail(str(error), code=1)
     except KeyboardInterrupt:
         _fail("stopped; the same command goes on from the last checkpoint", code=130)
+
+
+@app.command()
+def recipes(
+    keys: Annotated[bool, typer.Option("--keys", help="all that a recipe may say, as Markdown")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="the same as a JSON schema, for editors")] = False,
+) -> None:
+    """List the recipes that `tddsr train` has by name, where each is from, and what it is."""
+    from tddsr.training import load, reference
+
+    if keys:
+        typer.echo(reference.page())
+    elif schema:
+        typer.echo(json.dumps(reference.schema(), indent=1))
+    else:
+        for name, where, what in load.catalogue():
+            typer.echo(f"{name:26} {where:16} {what}")
 
 
 @app.command()
@@ -217,8 +234,8 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="METHOD...",
-            help="nearest, bilinear, bicubic, lanczos; MODEL, MODEL@STEPS or MODEL@STEPS:stochastic; srresnet:FILE, "
-            "spandrel:FILE; NAME=FOLDER of finished pictures; NAME=any of these",
+            help="nearest, bilinear, bicubic, lanczos; MODEL, MODEL@STEPS or MODEL@STEPS:stochastic; spandrel:FILE; "
+            "NAME=FOLDER of finished pictures; NAME=any of these",
         ),
     ],
     hr: Annotated[Path | None, typer.Option(help="folder of true pictures; without it, nothing is compared")] = None,
@@ -317,17 +334,9 @@ BudgetOption = Annotated[float, typer.Option(min=0.1, help="MB that the embedded
 
 @app.command()
 def report(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RESULT...",
-            help="folders that eval -o wrote; or a recipe (table1 .. table6) and KEY=VALUE...",
-        ),
-    ],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="folder of report.html and report.md; a recipe has its own")
-    ] = None,
-    title: Annotated[str | None, typer.Option(help="of the page")] = None,
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT...", help="folders that eval -o wrote")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of report.html and report.md")],
+    title: Annotated[str, typer.Option(help="of the page")] = "Scores",
     pictures: Annotated[int, typer.Option(min=0, help="crops of at most so many pictures a data set")] = 4,
     budget: BudgetOption = 8,
 ) -> None:
@@ -335,32 +344,12 @@ def report(
     from tddsr.report.build import by_data_set, write_report
     from tddsr.report.tables import Source
 
-    folders = [Path(name) for name in inputs if Path(name).is_dir() or Path(name).name == "result.json"]
-    comment = ""
     try:
-        if len(folders) == len(inputs):
-            groups, title = by_data_set([Source.read(folder) for folder in folders]), title or "Scores"
-        elif folders:
-            other = next(name for name in inputs if Path(name) not in folders)
-            _fail(f"{other}: not a folder of results; a recipe is given alone, with KEY=VALUE after it", code=2)
-        else:
-            from tddsr.errors import RecipeError
-            from tddsr.evaluation.paper import load_report_recipe, measure
-
-            try:
-                recipe = load_report_recipe(inputs[0], inputs[1:])
-            except RecipeError as error:
-                _fail(str(error), code=2)
-            output, title, comment = output or recipe.out, title or recipe.title, recipe.comment
-            groups = measure(recipe, output, lambda line: typer.echo(line, err=True))
-        if output is None:
-            _fail("report needs --output, the folder to write to", code=2)
-        for path in write_report(groups, output, title, pictures, int(budget * 1e6), comment):
+        groups = by_data_set([Source.read(folder) for folder in results])
+        for path in write_report(groups, output, title, pictures, int(budget * 1e6)):
             typer.echo(path)
     except (ValueError, OSError) as error:
         _fail(str(error), code=1)
-    except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from what is measured", code=130)
 
 
 @app.command()

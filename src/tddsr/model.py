@@ -30,11 +30,11 @@ class ScheduleConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(4, ge=1)
-    kappa: float = Field(2.0, gt=0)
-    power: float = Field(0.3, gt=0)
-    min_noise: float = Field(0.2, gt=0)
-    end: float = Field(0.99, gt=0, lt=1)
+    steps: int = Field(4, ge=1, description="T, the length of the chain")
+    kappa: float = Field(2.0, gt=0, description="strength of the noise")
+    power: float = Field(0.3, gt=0, description="how fast sqrt(eta_t) rises: less rises sooner")
+    min_noise: float = Field(0.2, gt=0, description="level of the noise at t = 1")
+    end: float = Field(0.99, gt=0, lt=1, description="sqrt(eta_T)")
 
     def build(self) -> Schedule:
         return Schedule.geometric(**self.model_dump())
@@ -63,10 +63,10 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    role: Role
-    network: NetworkConfig = CompactConfig()
-    space: SpaceConfig = PixelsConfig()
-    schedule: ScheduleConfig = ScheduleConfig()
+    role: Role = Field(description="a student is evaluated once, at t = T; a recipe describes a teacher")
+    network: NetworkConfig = Field(CompactConfig(), description="predicts x_0")
+    space: SpaceConfig = Field(PixelsConfig(), description="the latents that the network works in")
+    schedule: ScheduleConfig = Field(ScheduleConfig(), description="the noise of each step")
 
     def model_post_init(self, context: object) -> None:
         """Check what the types cannot say."""

@@ -19,7 +19,6 @@ from tddsr.errors import ImageError, MethodUnavailableError, ModelError
 from tddsr.evaluation.pictures import Pair, PairError, by_name, centre_by_blocks
 from tddsr.files import file_hash, files_hash
 from tddsr.networks.layers import bicubic_x4
-from tddsr.networks.srresnet import SRResNet
 from tddsr.pictures.files import read_picture
 from tddsr.pictures.picture import Pixels
 from tddsr.pictures.tensors import to_pixels, to_tensor
@@ -88,8 +87,8 @@ def find_method(spec: str, device: torch.device | str = "auto", tile: Tile = "au
 
     Args:
         spec: ``nearest``, ``bilinear``, ``bicubic``, ``lanczos``; MODEL, MODEL@STEPS or MODEL@STEPS:stochastic, where
-            MODEL is a name or a file; ``srresnet:FILE`` (BasicSR's MSRResNet); ``spandrel:FILE``, anything that the
-            package spandrel reads, such as Real-ESRGAN and ESRGAN; NAME=FOLDER, finished pictures; NAME= any of these.
+            MODEL is a name or a file; ``spandrel:FILE``, anything that the package spandrel reads, such as
+            Real-ESRGAN and ESRGAN; NAME=FOLDER, finished pictures; NAME= any of these.
         device: where networks run.
         tile: of our models, as ``Upscaler``.
 
@@ -106,14 +105,11 @@ def find_method(spec: str, device: torch.device | str = "auto", tile: Tile = "au
         if not name:
             raise ValueError(f"{rest} is a folder; say how the table shall call its pictures: NAME={rest}")
         return name, finished(rest)
-    kind, _, file = rest.partition(":")
-    if kind in _FOREIGN and file:
-        where = pick_device(str(device))
-        if not Path(file).is_file():
+    if rest.startswith("spandrel:"):
+        file, where = Path(rest.removeprefix("spandrel:")), pick_device(str(device))
+        if not file.is_file():
             raise MethodUnavailableError(f"{rest}: there is no file {file}; put the weights there")
-        return name or Path(file).stem, Method(
-            rest, _network(_FOREIGN[kind](Path(file), where), where), digest=_digest(Path(file))
-        )
+        return name or file.stem, Method(rest, _network(_spandrel(file, where), where), digest=_digest(file))
     return _model(rest, name, device, tile)
 
 
@@ -211,26 +207,6 @@ def _network(network: Callable[[Tensor], Tensor], device: torch.device) -> Enlar
     return enlarge
 
 
-def load_srresnet(path: Path, device: torch.device | str = "cpu") -> SRResNet:
-    """SRResNet from a file of BasicSR's MSRResNet for x4; width and depth are those of its shapes.
-
-    Raises:
-        MethodUnavailableError: the file cannot be read, or holds another network.
-    """
-    try:
-        weights = read_weights(path)
-        blocks = {found[1] for key in weights if (found := re.match(r"body\.(\d+)\.conv1\.weight$", key))}
-        network = SRResNet(len(weights["conv_first.weight"]), len(blocks))
-        network.load_state_dict(weights)
-    except ModelError as error:
-        raise MethodUnavailableError(str(error)) from error
-    except (KeyError, RuntimeError) as error:
-        raise MethodUnavailableError(
-            f"{path}: not an x4 SRResNet by BasicSR's names (conv_first, body.N, upconv1, upconv2, conv_hr, conv_last)"
-        ) from error
-    return network.to(device).eval().requires_grad_(False)
-
-
 def _spandrel(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
     try:
         spandrel: Any = import_module("spandrel")
@@ -245,12 +221,6 @@ def _spandrel(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
     if getattr(model, "scale", None) != 4 or not isinstance(model, spandrel.ImageModelDescriptor):
         raise MethodUnavailableError(f"{path} does not enlarge four times (scale {getattr(model, 'scale', None)})")
     return model.to(device).eval()  # type: ignore[no-any-return]
-
-
-_FOREIGN: dict[str, Callable[[Path, torch.device], Callable[[Tensor], Tensor]]] = {
-    "srresnet": load_srresnet,
-    "spandrel": _spandrel,
-}
 
 
 def _digest(file: Path) -> str:

@@ -27,12 +27,12 @@ class VQConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["vq"] = "vq"
-    width: int = Field(128, ge=GROUPS, multiple_of=GROUPS)
-    multiples: tuple[int, ...] = Field((1, 2, 4), min_length=1)
+    kind: Literal["vq"] = Field("vq", description="the latents of an autoencoder with codes, ResShift's")
+    width: int = Field(128, ge=GROUPS, multiple_of=GROUPS, description="channels of the finest level")
+    multiples: tuple[int, ...] = Field((1, 2, 4), min_length=1, description="of width, a level")
     blocks: int = Field(2, ge=1, description="residual blocks a level of the encoder; the decoder has one more")
     channels: int = Field(3, ge=1, description="of the latent")
-    codes: int = Field(8192, ge=1)
+    codes: int = Field(8192, ge=1, description="in the codebook")
 
 
 def _norm(width: int) -> nn.GroupNorm:

@@ -23,13 +23,14 @@ class DiscriminatorConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["features"] = "features"
-    features: BackboneName = "efficientnet_lite0"
+    kind: Literal["features"] = Field("features", description="heads on a feature network, as StyleGAN-T's")
+    features: BackboneName = Field("efficientnet_lite0", description="the feature network")
     train_features: bool = Field(False, description="train a copy of the feature network with the heads")
     size: int | None = Field(None, ge=64, description="side of the square that is looked at; unset: 224 (DINO) or 128")
-    norm: Literal["batch", "group"] = "batch"
+    norm: Literal["batch", "group"] = Field("batch", description="of the heads")
     augment: tuple[Augmentation, ...] = Field(
-        ("translation", "cutout"), description="colour is off, since it would hide a shift of colours"
+        ("translation", "cutout"),
+        description="of what is looked at; colour is off, since it would hide a shift of colours",
     )
 
 
@@ -38,7 +39,7 @@ class PixelDiscriminatorConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["pixels"]
+    kind: Literal["pixels"] = Field(description="a small U-Net on pixels")
     channels: int = Field(24, ge=1, description="of its finest level; Real-ESRGAN's has 64")
 
 

@@ -18,7 +18,7 @@ class DownsamplerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["attention", "conv"] = "attention"
+    kind: Literal["attention", "conv"] = Field("attention", description="attention in windows, or convolutions alone")
     width: int = Field(32, ge=1, description="channels inside")
     window: int = Field(12, ge=FACTOR, multiple_of=2, description="side of an attention window in hr pixels")
 

@@ -41,10 +41,10 @@ class RRDBConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["rrdb"]
+    kind: Literal["rrdb"] = Field(description="residual dense blocks, Real-ESRGAN's")
     features: int = Field(64, ge=1, description="channels between the blocks")
     growth: int = Field(32, ge=1, description="channels that each convolution of a dense block adds")
-    blocks: int = Field(23, ge=1)
+    blocks: int = Field(23, ge=1, description="residual blocks of three dense blocks each")
     tail_scale: Literal[1, 2, 4] = Field(
         4, description="lr sizes at which the tail works; at less than 4, each of its pixels makes a block of hr pixels"
     )

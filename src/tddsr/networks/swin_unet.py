@@ -21,15 +21,15 @@ class SwinUNetConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["swin_unet"] = "swin_unet"
-    width: int = Field(160, ge=GROUPS, multiple_of=GROUPS)
-    multiples: tuple[int, ...] = Field((1, 2, 2, 4), min_length=1)
+    kind: Literal["swin_unet"] = Field("swin_unet", description="a U-Net with window attention, ResShift's")
+    width: int = Field(160, ge=GROUPS, multiple_of=GROUPS, description="channels of the finest level")
+    multiples: tuple[int, ...] = Field((1, 2, 2, 4), min_length=1, description="of width, a level")
     blocks: int = Field(2, ge=1, description="residual blocks a level of the encoder; the decoder has one more")
     swin_depth: int = Field(2, ge=1, description="Swin blocks in a row; every second one shifts its windows")
-    swin_width: int = Field(192, ge=GROUPS, multiple_of=GROUPS)
-    head_width: int = Field(32, ge=1)
-    window: int = Field(8, ge=2, multiple_of=2)
-    mlp_ratio: int = Field(4, ge=1)
+    swin_width: int = Field(192, ge=GROUPS, multiple_of=GROUPS, description="channels in Swin blocks")
+    head_width: int = Field(32, ge=1, description="channels an attention head")
+    window: int = Field(8, ge=2, multiple_of=2, description="side of an attention window")
+    mlp_ratio: int = Field(4, ge=1, description="of swin_width, the channels between the layers of an MLP")
     size: int = Field(64, ge=1, description="side of the latents it was designed for; coarse levels do not shift")
 
     def model_post_init(self, context: object) -> None:

@@ -82,7 +82,7 @@ class DistillTask(Task):
             raise RecipeError(f"{recipe.teacher} is a {self.teacher.config.role}; a student learns from a teacher")
         self.model = _student_of(self.teacher, recipe).place(device).recomputing(recipe.recompute).train()
         self.origin = self._teacher_hash + ("" if recipe.start is None else fingerprint(recipe.start))
-        self.notes, self.frozen = read_notes(recipe.teacher), (self.teacher,)
+        self.notes = read_notes(recipe.teacher)
         self.loss = PictureLoss(recipe.loss, recipe, device)
         self.players = {"model": Player.of(recipe, self.model.network)}
         self._set_up_adversaries()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,17 @@ class Run:
             good = f"the last good checkpoint is {self.state_file}" if self.state_file.exists() else "no checkpoint yet"
             raise TrainingError(f"step {self.step}: the loss is not finite ({logged}); {good}")
         return logged
+
+    def try_step(self) -> float:
+        """Take the run's last step, in which every network takes part, from where the folder is; returns seconds.
+
+        Nothing is written but kept targets, and this object is of no use afterwards.
+        """
+        self.resume()
+        self.step = self.end - 1
+        start = time.perf_counter()
+        self._train_step(iter(batches(self.source, self.recipe.batch_numbers(self.step), self.recipe.data.workers)))
+        return time.perf_counter() - start
 
     # -- the run ----------------------------------------------------------------------------------------------------
 

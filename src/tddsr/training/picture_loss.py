@@ -48,9 +48,9 @@ class PictureLoss:
         self.config = config
         self.perceptual: dict[str, nn.Module] = {}
         if config.lpips:
-            self.perceptual["lpips"] = LPIPS(config.lpips_network, recipe.features).to(device)
+            self.perceptual["lpips"] = LPIPS("alexnet", recipe.features).to(device)
         if config.features:
-            network = load_features(config.features_network, recipe.features)
+            network = load_features("efficientnet_lite0", recipe.features)
             self.perceptual["features"] = FeatureDistance(network).to(device)
 
     def __call__(

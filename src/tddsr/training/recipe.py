@@ -1,12 +1,10 @@
-"""Training recipes: typed, one YAML file each; unknown keys and impossible values are errors that name the key."""
+"""What a training recipe says: its keys, their types, and what goes together; ``load`` reads one from YAML."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -14,21 +12,17 @@ from pydantic import (
     ConfigDict,
     Field,
     Tag,
-    ValidationError,
     model_validator,
 )
 
 from tddsr.degradation import Preset
 from tddsr.degradation.presets import PRESETS
-from tddsr.errors import RecipeError
 from tddsr.model import ModelConfig, NetworkConfig, by_kind
 from tddsr.networks.discriminator import DiscriminatorConfig, PixelDiscriminatorConfig
 from tddsr.networks.downsampler import DownsamplerConfig
-from tddsr.networks.features import BackboneName, FeatureName
+from tddsr.networks.features import FeatureName
 from tddsr.pictures.folders import check_part
 from tddsr.training.losses import Adversarial, Norm
-
-Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class _Section(BaseModel):
@@ -48,14 +42,18 @@ def _some(mix: dict[Preset, float]) -> dict[Preset, float]:
     return {name: mix[name] for name in PRESETS if mix.get(name)}
 
 
-Mix = Annotated[dict[Preset, float], BeforeValidator(_as_mix), AfterValidator(_some)]
+Mix = Annotated[
+    dict[Preset, float],
+    BeforeValidator(_as_mix, json_schema_input_type=Preset | dict[Preset, float]),
+    AfterValidator(_some),
+]
 """A preset, or several with their weights."""
 
 
 class DataConfig(_Section):
     """Where the hr photos lie, how patches are cut from them, and how they are spoilt."""
 
-    train: Path = Path("data/train")
+    train: Path = Field(Path("data/train"), description="folder of the photos; folders in it count")
     degradation: Mix = Field({"resshift": 1.0}, description="a preset, or presets with their weights")
     drawings: float = Field(0.0, ge=0, le=1, description="share of pictures drawn by code: letters, hard edges")
     part: Part = Field((0.0, 1.0), description="which part of the photos, in an order that only their names decide")
@@ -80,12 +78,14 @@ class DataConfig(_Section):
 class OptimConfig(_Section):
     """Adam, its rate over time, and the moving average of the weights that is kept."""
 
-    rate: float = Field(5e-5, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    rate: float = Field(5e-5, gt=0, description="the largest learning rate")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: the rate falls to 0 at the last step"
+    )
     warmup: int = Field(0, ge=0, description="steps over which the rate rises from 0")
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[float, float] = Field((0.9, 0.99), description="how slowly Adam's two averages move")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    ema: float = Field(0.999, ge=0, lt=1)
+    ema: float = Field(0.999, ge=0, lt=1, description="how slowly the average of the weights moves; 0: it is them")
 
 
 class LossConfig(_Section):
@@ -100,7 +100,7 @@ class LossConfig(_Section):
     guide: Literal["truth", "teacher", "nearer"] = Field(
         "truth",
         description="what the terms below draw to: x_0, the teacher's picture (distill only), or for each patch x_0"
-        " where the teacher is further from it than the student, by the lpips network",
+        " where the teacher is further from it than the student, by LPIPS",
     )
     truth: float = Field(0.0, ge=0, description="distance to the guide, as latents")
     truth_norm: Norm = Field("l2", description="mean absolute or mean squared error")
@@ -110,10 +110,10 @@ class LossConfig(_Section):
     weave: float = Field(
         0.0, ge=0, description="the same for patterns that repeat with the pixels of the network's coarsest map"
     )
-    lpips: float = Field(0.0, ge=0, description="LPIPS of the decoded x_0 to the guide")
-    lpips_network: FeatureName = "alexnet"
-    features: float = Field(0.0, ge=0, description="unweighted feature distance of the decoded x_0 to the guide")
-    features_network: BackboneName = "efficientnet_lite0"
+    lpips: float = Field(0.0, ge=0, description="LPIPS (AlexNet) of the decoded x_0 to the guide")
+    features: float = Field(
+        0.0, ge=0, description="distance of the decoded x_0 to the guide in EfficientNet-Lite0's features, unweighted"
+    )
     vary: bool = Field(
         False,
         description="show these networks both pictures turned or mirrored, inverted, with other colours: fewer"
@@ -145,7 +145,7 @@ AnyDiscriminator = Annotated[
 class AdversaryConfig(_Section):
     """The two discriminators and the downsampler; they exist where ``loss.hr`` and ``loss.lr`` are not 0."""
 
-    loss: Adversarial = "hinge"
+    loss: Adversarial = Field("hinge", description="of Eq. 7-10; paper: as it prints them")
     update: Literal["joint", "cyclic"] = Field(
         "joint", description="one student step on the sum of all terms, or one on each part in turn"
     )
@@ -153,12 +153,14 @@ class AdversaryConfig(_Section):
         False, description="measure the adversarial gradients in units of the other terms' at the student's output"
     )
     r1: float = Field(0.0, ge=0, description="penalty on the real pictures' gradient at the features (ADD)")
-    hr: AnyDiscriminator = DiscriminatorConfig()
-    lr: AnyDiscriminator = DiscriminatorConfig()
-    downsampler: DownsamplerConfig = DownsamplerConfig()
+    hr: AnyDiscriminator = Field(DiscriminatorConfig(), description="the discriminator of hr pictures")
+    lr: AnyDiscriminator = Field(DiscriminatorConfig(), description="the discriminator of lr pictures")
+    downsampler: DownsamplerConfig = Field(
+        DownsamplerConfig(), description="what makes the student's picture small for the lr discriminator"
+    )
     optim: OptimConfig = Field(OptimConfig(rate=2e-4, betas=(0.0, 0.99)), description="of all three; they have no ema")
     ahead: int = Field(0, ge=0, description="steps for which discriminators learn and the student ignores them")
-    pretrain: PretrainConfig = PretrainConfig()
+    pretrain: PretrainConfig = Field(PretrainConfig(), description="steps before the student's first")
 
     @model_validator(mode="after")
     def _needs_joint(self) -> AdversaryConfig:
@@ -172,30 +174,34 @@ class AdversaryConfig(_Section):
 class ValidationConfig(_Section):
     """Scores on held-out photos, degraded with a fixed seed."""
 
-    folder: Path = Path("data/val")
+    folder: Path = Field(Path("data/val"), description="folder of the held-out photos; folders in it count")
     degradation: Mix | None = Field(None, description="each preset in its share of the photos; unset: that of data")
     part: Part = Field((0.0, 1.0), description="see data.part")
     side: int | None = Field(None, ge=32, description="see data.side")
-    every: int = Field(1000, ge=1)
+    every: int = Field(1000, ge=1, description="the model's steps between two validations")
     count: int = Field(40, ge=1, description="at most so many pictures")
     crop: int = Field(256, ge=32, description="side of the central hr crop")
-    seed: int = 0
-    lpips: tuple[FeatureName, ...] = Field(("vgg16", "alexnet"), min_length=1, description="the first one chooses")
+    seed: int = Field(0, description="of the degradation")
+    lpips: tuple[FeatureName, ...] = Field(
+        ("vgg16", "alexnet"), min_length=1, description="LPIPS by these networks; the first one chooses"
+    )
 
 
 class Recipe(_Section):
     """One training run."""
 
-    task: Literal["teacher", "distill"]
-    out: Path
-    steps: int = Field(ge=1)
-    seed: int = Field(0, ge=0)
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    task: Literal["teacher", "distill"] = Field(description="train a teacher, or a one-step student of one")
+    out: Path = Field(description="folder of the run", json_schema_extra={"default": "runs/NAME of the recipe"})
+    steps: int = Field(ge=1, description="of the model; those of adversary.pretrain come before")
+    seed: int = Field(0, ge=0, description="of all chance but the validation's")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of activations; weights are float32"
+    )
     recompute: bool = Field(False, description="make activations again in the backward pass: less memory, more time")
-    checkpoint_every: int = Field(500, ge=1)
-    log_every: int = Field(50, ge=1)
+    checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
+    log_every: int = Field(50, ge=1, description="steps between two lines for TensorBoard")
     features: Path | None = Field(
-        None, description="folder of the feature networks' weights; unset: as ``load_features`` says"
+        None, description="folder of the feature networks' weights; unset: TDDSR_FEATURES, or downloaded"
     )
     model: ModelConfig | None = Field(None, description="of a teacher; a student follows from its teacher")
     start: Path | None = Field(
@@ -206,11 +212,11 @@ class Recipe(_Section):
     )
     teacher: Path | None = Field(None, description="model, by name or file (distill only)")
     targets: Path | None = Field(None, description="folder where the teacher's samples are kept for other runs")
-    data: DataConfig = DataConfig()
-    optim: OptimConfig = OptimConfig()
-    loss: LossConfig = LossConfig()
-    adversary: AdversaryConfig = AdversaryConfig()
-    validation: ValidationConfig = ValidationConfig()
+    data: DataConfig = Field(DataConfig(), description="photos, patches, degradations")
+    optim: OptimConfig = Field(OptimConfig(), description="of the model")
+    loss: LossConfig = Field(LossConfig(), description="weights of the terms")
+    adversary: AdversaryConfig = Field(AdversaryConfig(), description="discriminators and downsampler")
+    validation: ValidationConfig = Field(ValidationConfig(), description="scores on held-out photos")
 
     @model_validator(mode="after")
     def _task_needs(self) -> Recipe:
@@ -263,69 +269,3 @@ class Recipe(_Section):
         own = self.own_step(step)
         number = own if own >= 0 else self.steps + step
         return range(number * self.data.accumulate, (number + 1) * self.data.accumulate)
-
-
-_FOLDERS = (Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes")
-"""Where recipes lie in an installed package and in a checkout."""
-
-
-def recipe_names(kind: str = "") -> list[str]:
-    """The recipes that come with the package; ``kind`` as for ``find_recipe``."""
-    return sorted({file.stem for folder in _FOLDERS for file in (folder / kind).glob("*.yaml")})
-
-
-def find_recipe(name: str, kind: str = "") -> Path:
-    """The file of a recipe by path or name; ``kind`` is the folder of other recipes than for training.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    for path in (Path(name), *(folder / kind / f"{name}.yaml" for folder in _FOLDERS)):
-        if path.is_file():
-            return path
-    raise RecipeError(f"no recipe '{name}': neither a file nor one of {', '.join(recipe_names(kind))}")
-
-
-def _set(tree: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"'{override}' is not key=value")
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        if not isinstance(tree.get(parent), dict):
-            tree[parent] = {}
-        tree = tree[parent]
-    try:
-        read = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"'{override}': the value is not YAML") from None
-    plain = isinstance(read, str) and not value.lstrip().startswith(("'", '"'))
-    tree[leaf] = value if plain else read  # of "photos #2", YAML would take the end for a comment
-
-
-def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe by name or path; ``overrides`` are ``key=value`` with dotted keys, values in YAML.
-
-    Raises:
-        RecipeError: no such recipe, not YAML, an unknown key, or an impossible value.
-    """
-    return load_settings(Recipe, find_recipe(name), overrides)
-
-
-def load_settings(kind: type[Settings], path: Path, overrides: Sequence[str] = ()) -> Settings:
-    """As ``load_recipe``, for any kind of typed settings."""
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(tree, dict):
-            raise RecipeError(f"{path} holds no keys")
-        for override in overrides:
-            _set(tree, override)
-        return kind.model_validate(tree)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" + (f" (got {e['input']!r})" if e["loc"] else "")
-            for e in error.errors()
-        )
-        raise RecipeError(f"{path}: {problems}") from error

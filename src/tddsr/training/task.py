@@ -129,8 +129,6 @@ class Task(ABC):
     players: dict[str, Player]
     notes = ""
     """of the model that the task starts from or learns from"""
-    frozen: tuple[nn.Module, ...] = ()
-    """what takes memory beside the players, but is not trained"""
     origin: str
     """hash of the weights that the task starts from or learns from, so that a run is not gone on with from others"""
 

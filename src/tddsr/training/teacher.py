@@ -37,7 +37,6 @@ class TeacherTask(Task):
         self.notes = "" if recipe.start is None else read_notes(recipe.start)
         self.model = model.place(device).recomputing(recipe.recompute).train()
         self.model.network.requires_grad_(True)
-        self.frozen = (self.model.space,)
         self.precision = getattr(torch, recipe.precision)
         self.loss = PictureLoss(recipe.loss, recipe, device)
         self.players = {"model": Player.of(recipe, self.model.network)}
