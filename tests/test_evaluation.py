@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import itertools
 import math
 from dataclasses import replace
@@ -9,8 +11,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tddsr.cli import app
+from tddsr.errors import ImageError, UsageError
 from tddsr.evaluation.methods import Method, bicubic
-from tddsr.evaluation.pictures import PairError, find_pictures
+from tddsr.evaluation.pictures import find_pictures
 from tddsr.evaluation.results import Protocol
 from tddsr.evaluation.run import evaluate
 from tddsr.metrics.dists import DISTS
@@ -200,7 +203,7 @@ def test_pairs_without_partner_or_of_another_size_are_refused(pair_folders):
     hr, lr = pair_folders / "hr", pair_folders / "lr"
     assert [pair.name for pair in find_pictures(hr, lr)] == ["0", "1"]
     Image.fromarray(photo(21, 20)).save(lr / "1.png")
-    with pytest.raises(PairError, match=r"1\.png is not a quarter of the size of .*: 20x21 and 80x80"):
+    with pytest.raises(ImageError, match=r"1\.png is not a quarter of the size of .*: 20x21 and 80x80"):
         list(find_pictures(hr, lr))
     (lr / "1.png").rename(lr / "2.png")
     Image.fromarray(photo(20, 20)).save(lr / "0.bmp")
@@ -257,7 +260,7 @@ def test_pictures_to_degrade_may_be_a_part_of_a_folder_and_reduced(tmp_path):
     assert held_out.files == whole.files
     assert len({held_out.degradation, others.degradation, whole.degradation}) == 3  # so they are not put together
     for changed in ({"side": 48}, {"part": (0.8, 1.0)}):
-        with pytest.raises(PairError, match="leave them out"):
+        with pytest.raises(UsageError, match="leave them out"):
             find_pictures(tmp_path, tmp_path, **changed)
 
 

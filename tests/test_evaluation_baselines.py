@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tddsr.errors import MethodUnavailableError
+from tddsr.errors import ImageError, MethodUnavailableError
 from tddsr.evaluation.methods import PLAIN, find_method, find_methods
-from tddsr.evaluation.pictures import Pair, PairError
+from tddsr.evaluation.pictures import Pair
 from tddsr.upscaler import Upscaler
 from tddsr.weights.file import save_model
 from tests.conftest import photo
@@ -105,9 +105,9 @@ def test_finished_pictures_are_found_and_cropped(tmp_path):
     assert np.array_equal(method.enlarge(crop, 0), big[24:72, 36:84])
     low = Pair("sub/a", photo(24, 30)[:, 2:28], None, (24, 30))
     assert np.array_equal(method.enlarge(low, 0), big[:, 8:112])
-    with pytest.raises(PairError, match="has no picture b"):
+    with pytest.raises(ImageError, match="has no picture b"):
         method.enlarge(Pair("b", LR, None, (12, 20)), 0)
-    with pytest.raises(PairError, match=r"a\.png is 120x96, not four times the size of the lr picture \(80x48\)"):
+    with pytest.raises(ImageError, match=r"a\.png is 120x96, not four times the size of the lr picture \(80x48\)"):
         method.enlarge(PAIR, 0)
 
 

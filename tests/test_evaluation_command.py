@@ -322,7 +322,7 @@ def test_without_truth(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["bicubic"], "needs --hr, --lr or both"),
+        (["bicubic"], "give hr, lr or both"),
         (["bicubic", "--hr", "x", "--save"], "--save needs --output"),
         (["bicubic", "--hr", "x", "--part", "0.5", "0.2"], "is not a part"),
         (["bicubic", "--hr", "x", "--crop", "42"], "multiple of 4"),

@@ -84,13 +84,13 @@ def table(tmp_path: Path) -> Path:
 def scored(monkeypatch) -> list[str]:
     """Names of the rows that are scored, not read; scoring itself is the real one."""
     names: list[str] = []
-    score = paper_tables.score
+    evaluate = paper_tables.evaluate
 
     def noting(methods, *rest, **options):
         names.extend(methods)
-        return score(methods, *rest, **options)
+        return evaluate(methods, *rest, **options)
 
-    monkeypatch.setattr(paper_tables, "score", noting)
+    monkeypatch.setattr(paper_tables, "evaluate", noting)
     return names
 
 

@@ -7,13 +7,30 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from tddsr import __version__
+from tddsr.errors import TddsrError, UsageError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+class _Commands(TyperGroup):
+    """Where errors become lines and exit codes: 1 for what could not be done, 2 for a wrong option."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TddsrError as error:
+            _fail(str(error), error.exit_code)
+        except OSError as error:  # of an output: a full disk, a folder that may not be written to
+            _fail(f"{error.filename or 'tddsr'}: {error.strerror or error}", code=1)
+        except KeyboardInterrupt:
+            _fail("stopped; where results are kept, the same command goes on from them", code=130)
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False)
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace outputs that exist")]
@@ -35,11 +52,11 @@ def _options(
     """Enlarge small, blurred, noisy or compressed photos four times, in one network pass; and train such networks."""
 
 
-def _tile(value: str) -> int | str | None:
-    if value in ("auto", "none"):
-        return None if value == "none" else value
+def _tile(value: str) -> int | Literal["auto"] | None:
+    if value == "auto" or value == "none":
+        return None if value == "none" else "auto"
     if not value.isdecimal() or int(value) < 1:
-        raise typer.BadParameter(f"'{value}' is not auto, none or a number of pixels", param_hint="--tile")
+        raise UsageError(f"--tile is '{value}', not auto, none or a number of pixels")
     return int(value)
 
 
@@ -71,19 +88,10 @@ def upscale(
     from tddsr import bulk
     from tddsr.upscaler import Upscaler, output_path
 
-    try:
-        upscaler = Upscaler.load(
-            model,
-            device=device,
-            dtype=getattr(torch, dtype),
-            tile=_tile(tile),  # type: ignore[arg-type]
-            compiled=compiled,
-        )
-        if steps is not None:
-            upscaler.model.check_steps(steps)
-        jobs = bulk.plan(inputs, output, lambda path: output_path(path, scale), folder_tag=f"_x{scale:g}")
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
+    upscaler = Upscaler.load(model, device=device, dtype=getattr(torch, dtype), tile=_tile(tile), compiled=compiled)
+    if steps is not None:
+        upscaler.model.check_steps(steps)
+    jobs = bulk.plan(inputs, output, lambda path: output_path(path, scale), folder_tag=f"_x{scale:g}")
 
     console = Console(stderr=True)
     failed = False
@@ -100,11 +108,7 @@ def upscale(
 
         for result in bulk.run(jobs, enlarge, overwrite):
             progress.advance(everything)
-            failed |= result.status == "failed"
-            if as_json:
-                typer.echo(json.dumps(result.to_dict()))
-            else:
-                typer.echo(result.message, err=result.status == "failed")
+            failed |= _say(result, as_json)
     if failed:
         raise typer.Exit(1)
 
@@ -132,11 +136,8 @@ def degrade(
     def write_pair(source: Path, target: Path) -> None:
         degrade_file(source, output, target.relative_to(pairs[0]), settings, seed)
 
-    failed = False
-    for result in bulk.run(jobs, write_pair, overwrite):
-        failed |= result.status == "failed"
-        typer.echo(result.message, err=result.status == "failed")
-    if failed:
+    failed = [_say(result) for result in bulk.run(jobs, write_pair, overwrite)]
+    if any(failed):
         raise typer.Exit(1)
 
 
@@ -151,31 +152,18 @@ def train(
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # else its last bit hangs on memory addresses: resuming is exact
     from rich.console import Console
 
-    from tddsr.errors import RecipeError
+    from tddsr.device import pick_device
     from tddsr.training.load import load_recipe
 
     try:
-        from tddsr.device import pick_device
-        from tddsr.training.start import dry_run as try_step
-        from tddsr.training.start import prepare
+        from tddsr.training import start
     except ModuleNotFoundError as error:
         _fail(f"training needs the package {error.name}: pip install 'tddsr[train]'", code=1)
-
-    try:
-        settings = load_recipe(recipe, overrides or [])
-        where = pick_device(device)
-    except (RecipeError, ValueError) as error:
-        _fail(str(error), code=2)
-    try:
-        run = prepare(settings, where, Console())
-        if dry_run:
-            typer.echo(try_step(run))
-        else:
-            run.run()
-    except (ValueError, OSError, RuntimeError) as error:
-        _fail(str(error), code=1)
-    except KeyboardInterrupt:
-        _fail("stopped; the same command goes on from the last checkpoint", code=130)
+    run = start.prepare(load_recipe(recipe, overrides or []), pick_device(device), Console())
+    if dry_run:
+        typer.echo(start.dry_run(run))
+    else:
+        run.run()
 
 
 @app.command()
@@ -213,17 +201,11 @@ def convert(
     """Write a model file again, maybe at half the size; the mean of several from one start; or a published one."""
     import torch
 
-    from tddsr.errors import ModelError
     from tddsr.weights import convert as conversion
 
     _check_suffix(output, ".safetensors")
     dtype = torch.float16 if half else torch.float32
-    try:
-        conversion.convert(sources, output, autoencoder=autoencoder, known=known, dtype=dtype)
-    except ModelError as error:
-        _fail(str(error), code=2)
-    except OSError as error:
-        _fail(f"{output}: cannot be written ({error.strerror or error})", code=1)
+    conversion.convert(sources, output, autoencoder=autoencoder, known=known, dtype=dtype)
     mean = f", the mean of {len(sources)} models" if len(sources) > 1 else ""
     typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB{mean}")
 
@@ -244,22 +226,14 @@ def evaluate(
         str, typer.Option(help="of the degradation; of several, with commas between, the table has them all")
     ] = "resshift",
     seed: Annotated[int, typer.Option(min=0, help="of the degradation")] = 0,
-    metrics: Annotated[
-        list[str] | None, typer.Option(help="names, or all; by default PSNR, SSIM, both LPIPS and NIQE")
-    ] = None,
+    metrics: Annotated[list[str] | None, typer.Option(help="names, or all; by default the usual five")] = None,
     border: Annotated[int, typer.Option(min=0, help="pixels at each edge that PSNR and SSIM leave out")] = 0,
     colour: Annotated[Literal["y", "rgb"], typer.Option(help="what PSNR and SSIM look at")] = "y",
     seeds: Annotated[int, typer.Option(min=1, help="noise seeds to average over")] = 3,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many pictures")] = None,
-    crop: Annotated[
-        int | None, typer.Option(min=32, help="score only the centre, a square of so many hr pixels")
-    ] = None,
-    part: Annotated[
-        tuple[float, float], typer.Option(help="only the part of --hr, by shares, that recipes mean by data.part")
-    ] = (0, 1),
-    side: Annotated[
-        int | None, typer.Option(min=32, help="reduce --hr so that the shorter side is this, then degrade")
-    ] = None,
+    crop: Annotated[int | None, typer.Option(min=32, help="score only the centre, so many hr pixels square")] = None,
+    part: Annotated[tuple[float, float], typer.Option(help="shares of --hr, from and to, as data.part")] = (0, 1),
+    side: Annotated[int | None, typer.Option(min=32, help="reduce --hr to this shorter side, then degrade")] = None,
     tile: Annotated[str, typer.Option(help="auto, none, or the side of a tile in input pixels")] = "auto",
     features: Annotated[Path | None, typer.Option(help="folder of the weights that metrics need")] = None,
     device: DeviceOption = "auto",
@@ -270,62 +244,47 @@ def evaluate(
     save: Annotated[bool, typer.Option("--save", help="keep the pictures, too, in the folder of --output")] = False,
 ) -> None:
     """Score methods, against true pictures or without; prints a Markdown table and the protocol."""
-    if hr is None and lr is None:
-        _fail("eval needs --hr, --lr or both", code=2)
     if crop is not None and crop % 4:
-        _fail(f"--crop is {crop}; it must be a multiple of 4", code=2)
+        raise UsageError(f"--crop is {crop}; it must be a multiple of 4")
     if save and output is None:
-        _fail("--save needs --output, the folder to keep the pictures in", code=2)
+        raise UsageError("--save needs --output, the folder to keep the pictures in")
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tddsr.degradation.presets import choose_presets
     from tddsr.device import pick_device
-    from tddsr.errors import ImageError
-    from tddsr.evaluation import methods as found
     from tddsr.evaluation import run
+    from tddsr.evaluation.methods import find_methods
     from tddsr.evaluation.pictures import find_pictures
     from tddsr.evaluation.results import Protocol, Result, markdown, problems
-    from tddsr.metrics import table as scores
-    from tddsr.pictures.folders import check_part
+    from tddsr.metrics.table import Setting, choose, load_scores
 
-    chosen_tile = _tile(tile)
-    try:
-        where, part = pick_device(device), check_part(part)
-        names = [name for value in metrics or [] for name in value.replace(",", " ").split()]
-        chosen = scores.choose(names, truth=hr is not None)
-        presets = choose_presets(preset)
-        if lr is not None and len(presets) > 1:
-            raise ValueError(f"--preset {preset} is for --hr that is degraded: leave it or --lr away")
-        protocol = Protocol(crop=crop, border=border, colour=colour, tile=chosen_tile, seeds=seeds, device=where.type)
-        methods, unavailable = found.find_methods(specs, where, chosen_tile)  # type: ignore[arg-type]
-    except ValueError as error:
-        _fail(str(error), code=2)
+    where, chosen_tile, presets = pick_device(device), _tile(tile), choose_presets(preset)
+    names = [name for value in metrics or [] for name in value.replace(",", " ").split()]
+    chosen = choose(names, truth=hr is not None)
+    if lr is not None and len(presets) > 1:
+        raise UsageError(f"--preset {preset} is for --hr that is degraded: leave it or --lr away")
+    protocol = Protocol(crop=crop, border=border, colour=colour, tile=chosen_tile, seeds=seeds, device=where.type)
+    methods, unavailable = find_methods(specs, where, chosen_tile)
+    sets = {name: find_pictures(hr, lr, name, seed, limit, crop, part, side) for name in presets}
+    ready = load_scores(chosen, Setting(colour, border, features, where))
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    try:
-        sets = {name: find_pictures(hr, lr, name, seed, limit, crop, part, side) for name in presets}
-        ready = scores.load_scores(chosen, scores.Setting(colour, border, features, where))
-        results: dict[str, Result] = {}
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            bar = progress.add_task("outputs", total=sum(map(len, sets.values())) * len(methods))
-            for title, pictures in sets.items():
-                results[title] = run.evaluate(
-                    methods, pictures, ready, protocol, output / title if output and len(sets) > 1 else output,
-                    save=save, unavailable=unavailable, workers=workers, progress=lambda: progress.advance(bar),
-                )  # fmt: skip
-    except (ImageError, ValueError, OSError) as error:
-        _fail(str(error), code=1)
-    except KeyboardInterrupt:
-        goes_on = "; the same command goes on from there" if output else ""
-        _fail(f"stopped{goes_on}", code=130)
-    found_problems = list(problems(results))
-    for problem in found_problems:
+    results: dict[str, Result] = {}
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("outputs", total=sum(map(len, sets.values())) * len(methods))
+        for title, pictures in sets.items():
+            results[title] = run.evaluate(
+                methods, pictures, ready, protocol, output / title if output and len(sets) > 1 else output,
+                save=save, unavailable=unavailable, workers=workers, progress=lambda: progress.advance(bar),
+            )  # fmt: skip
+    failed = list(problems(results))
+    for problem in failed:
         typer.echo(problem, err=True)
     typer.echo(markdown(results))
     for result in results.values():
         typer.echo(f"\n{result.protocol.statement}")
-    if found_problems:
+    if failed:
         raise typer.Exit(1)
 
 
@@ -344,12 +303,9 @@ def report(
     from tddsr.report.build import by_data_set, write_report
     from tddsr.report.tables import Source
 
-    try:
-        groups = by_data_set([Source.read(folder) for folder in results])
-        for path in write_report(groups, output, title, pictures, int(budget * 1e6)):
-            typer.echo(path)
-    except (ValueError, OSError) as error:
-        _fail(str(error), code=1)
+    groups = by_data_set([Source.read(folder) for folder in results])
+    for path in write_report(groups, output, title, pictures, int(budget * 1e6)):
+        typer.echo(path)
 
 
 @app.command()
@@ -363,19 +319,17 @@ def compare(
     budget: BudgetOption = 20,
 ) -> None:
     """Write a page with a slider between pictures. Sizes may differ by a whole factor: small ones are enlarged."""
-    from tddsr.report import crops as views
-    from tddsr.report import page
+    from tddsr.report import crops, page
 
     _check_suffix(output, ".html")
-    called = [name.strip() for name in names.split(",")] if names else views.labels(inputs)
+    called = [name.strip() for name in names.split(",")] if names else crops.labels(inputs)
     if len(inputs) < 2 or len(called) != len(inputs):
-        _fail(f"compare needs two inputs or more, and a name for each: {len(inputs)} and {len(called)} given", code=2)
-    try:
-        shown, total = views.compare(inputs, called, limit, int(budget * 1e6))
-        note = f"The first {len(shown)} of {total} pictures." if len(shown) < total else ""
-        page.write(output, page.comparison(f"{', '.join(called[:-1])} and {called[-1]}", shown, note))
-    except (ValueError, OSError) as error:
-        _fail(str(error), code=1)
+        raise UsageError(
+            f"compare needs two inputs or more, and a name for each: {len(inputs)} and {len(called)} given"
+        )
+    shown, total = crops.compare(inputs, called, limit, int(budget * 1e6))
+    note = f"The first {len(shown)} of {total} pictures." if len(shown) < total else ""
+    page.write(output, page.comparison(f"{', '.join(called[:-1])} and {called[-1]}", shown, note))
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
 
 
@@ -415,7 +369,14 @@ def info() -> None:
 def _check_suffix(output: Path, suffix: str) -> None:
     """So that a slip of the hand replaces no picture."""
     if output.suffix.lower() != suffix:
-        _fail(f"{output}: the output is a {suffix} file", code=2)
+        raise UsageError(f"{output}: the output is a {suffix} file")
+
+
+def _say(result: Any, as_json: bool = False) -> bool:
+    """Print what became of a ``bulk.Job``; whether it failed."""
+    failed = result.status == "failed"
+    typer.echo(json.dumps(result.to_dict()) if as_json else result.message, err=failed and not as_json)
+    return bool(failed)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -436,6 +397,4 @@ def main() -> None:
         _fail(f"{command}: {error.format_message()}", error.exit_code)
     except typer.Abort:
         sys.exit(130)
-    except OSError as error:  # of the output itself: a full disk
-        _fail(f"tddsr: {error.strerror or error}", code=1)
     sys.exit(code if isinstance(code, int) else 0)

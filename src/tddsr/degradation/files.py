@@ -32,7 +32,7 @@ def degrade_pixels(hr: Pixels, settings: Degradation, name: str, seed: int) -> t
     """
     height, width = (side - side % settings.factor for side in hr.shape[:2])
     if not height or not width:
-        raise ValueError(f"{hr.shape[1]}x{hr.shape[0]} is too small for a factor of {settings.factor}")
+        raise ImageError(f"{hr.shape[1]}x{hr.shape[0]} is too small for a factor of {settings.factor}")
     hr = hr[:height, :width]
     target, lr = degrade_pair(to_tensor(hr), settings, rng.generator(_FILES, seed, zlib.crc32(os.fsencode(name))))
     return to_pixels(target), to_pixels(lr)

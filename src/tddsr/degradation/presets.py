@@ -6,6 +6,8 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
+from tddsr.errors import UsageError
+
 Range = tuple[float, float]
 Preset = Literal["resshift", "realesrgan", "mild", "light", "soft", "web", "film"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -19,7 +21,7 @@ def choose_presets(names: str) -> list[Preset]:
     """
     chosen = dict.fromkeys(name.strip() for name in names.split(","))
     if unknown := chosen.keys() - set(PRESETS):
-        raise ValueError(f"no preset '{sorted(unknown)[0]}': choose of {', '.join(PRESETS)}")
+        raise UsageError(f"no preset '{sorted(unknown)[0]}': choose of {', '.join(PRESETS)}")
     return [name for name in PRESETS if name in chosen]
 
 

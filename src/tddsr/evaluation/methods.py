@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from tddsr.device import pick_device
-from tddsr.errors import ImageError, MethodUnavailableError, ModelError
-from tddsr.evaluation.pictures import Pair, PairError, by_name, centre_by_blocks
+from tddsr.errors import ImageError, MethodUnavailableError, ModelError, UsageError
+from tddsr.evaluation.pictures import Pair, by_name, centre_by_blocks
 from tddsr.files import file_hash, files_hash
 from tddsr.networks.layers import bicubic_x4
 from tddsr.pictures.files import read_picture
@@ -39,7 +39,7 @@ _NAME = re.compile(r"\w[\w.@+() -]*")  # a folder is called so
 def check_name(name: str) -> None:
     """Raise ValueError if no method can be called so."""
     if not _NAME.fullmatch(name) or name.lower() in RESERVED:
-        raise ValueError(
+        raise UsageError(
             f"'{name}' cannot be a method's name, which begins with a letter or digit, may also have .@+()- and is "
             f"not {' or '.join(RESERVED)}"
         )
@@ -103,7 +103,7 @@ def find_method(spec: str, device: torch.device | str = "auto", tile: Tile = "au
         return name or rest, Method(rest, PLAIN[rest])
     if Path(rest).is_dir() and rest not in (*SHIPPED, *MODELS):
         if not name:
-            raise ValueError(f"{rest} is a folder; say how the table shall call its pictures: NAME={rest}")
+            raise UsageError(f"{rest} is a folder; say how the table shall call its pictures: NAME={rest}")
         return name, finished(rest)
     if rest.startswith("spandrel:"):
         file, where = Path(rest.removeprefix("spandrel:")), pick_device(str(device))
@@ -132,9 +132,9 @@ def find_methods(
         try:
             check_name(name)
         except ValueError as error:
-            raise ValueError(f"{error}; give another: NAME={method.spec}") from error
+            raise UsageError(f"{error}; give another: NAME={method.spec}") from error
         if name in found:
-            raise ValueError(
+            raise UsageError(
                 f"two methods are called {name}; give one another name: NAME={spec.partition('=')[2] or spec}"
             )
         found[name] = method
@@ -145,13 +145,13 @@ def _model(spec: str, name: str, device: torch.device | str, tile: Tile) -> tupl
     model, _, how = spec.partition("@")
     digits, _, sampler = how.partition(":")
     if not model or (digits and not digits.isdecimal()) or sampler not in ("", "deterministic", "stochastic"):
-        raise ValueError(f"'{spec}' is not MODEL, MODEL@STEPS or MODEL@STEPS:stochastic")
+        raise UsageError(f"'{spec}' is not MODEL, MODEL@STEPS or MODEL@STEPS:stochastic")
     try:
         upscaler = Upscaler.load(model, device=str(device), tile=tile)
     except ModelError as error:
         if model in MODELS:  # known, but its files cannot be had
             raise MethodUnavailableError(str(error)) from error
-        raise ValueError(f"{error}; a method may also be {', '.join(PLAIN)} or NAME=FOLDER") from error
+        raise UsageError(f"{error}; a method may also be {', '.join(PLAIN)} or NAME=FOLDER") from error
     steps = int(digits) if digits else upscaler.model.default_steps
     upscaler.model.check_steps(steps)
 
@@ -182,14 +182,14 @@ def finished(spec: str) -> Method:
 
     def enlarge(pair: Pair, _seed: int) -> Pixels:
         if pair.name not in found:
-            raise PairError(f"{folder} has no picture {pair.name}")
+            raise ImageError(f"{folder} has no picture {pair.name}")
         picture = read_picture(found[pair.name]).rgb_8_bit
         height, width = pair.lr.shape[:2]
         if picture.shape[:2] == (4 * height, 4 * width):
             return picture
         if picture.shape[:2] == (4 * pair.whole[0], 4 * pair.whole[1]):
             return centre_by_blocks(picture, 4 * max(height, width))
-        raise PairError(
+        raise ImageError(
             f"{found[pair.name]} is {picture.shape[1]}x{picture.shape[0]}, not four times the size of the lr picture "
             f"({4 * pair.whole[1]}x{4 * pair.whole[0]})"
         )

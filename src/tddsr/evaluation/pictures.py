@@ -10,14 +10,11 @@ from pathlib import Path
 from tddsr.degradation import Preset
 from tddsr.degradation.files import degrade_pixels
 from tddsr.degradation.presets import Degradation
+from tddsr.errors import ImageError, UsageError
 from tddsr.files import files_hash
 from tddsr.pictures.files import read_picture
 from tddsr.pictures.folders import ALL, find_photos, read_photo
 from tddsr.pictures.picture import Pixels, centre
-
-
-class PairError(ValueError):
-    """Pictures that do not fit each other, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +81,7 @@ class PictureSet:
         """Read a picture, or two.
 
         Raises:
-            ImageError: a picture cannot be read.
-            PairError: the sizes do not fit.
+            ImageError: a picture cannot be read, or the sizes do not fit.
         """
         true, small = self.files[name]
         if true is None:
@@ -98,11 +94,11 @@ class PictureSet:
             try:
                 hr, lr = degrade_pixels(hr, Degradation.preset(self.preset), name, self.seed)
             except ValueError as error:
-                raise PairError(f"{true}: {error}") from error
+                raise ImageError(f"{true}: {error}") from error
             return Pair(name, lr, hr, lr.shape[:2])
         lr = read_picture(small).rgb_8_bit
         if hr.shape[0] != 4 * lr.shape[0] or hr.shape[1] != 4 * lr.shape[1]:
-            raise PairError(
+            raise ImageError(
                 f"{small} is not a quarter of the size of {true}: "
                 f"{lr.shape[1]}x{lr.shape[0]} and {hr.shape[1]}x{hr.shape[0]}"
             )
@@ -151,12 +147,12 @@ def find_pictures(
 
     Raises:
         ImageError: a folder or the part of it is missing or empty.
-        PairError: neither folder is given, or pictures that are not degraded are to be reduced or parted.
+        UsageError: neither folder is given, or pictures that are not degraded are to be reduced or parted.
     """
     if hr is None and lr is None:
-        raise PairError("there is nothing to score on: give hr, lr or both")
+        raise UsageError("there is nothing to score on: give hr, lr or both")
     if lr is not None and (part != ALL or side is not None):
-        raise PairError(f"part and side are for hr that is degraded: leave them out, or lr ({lr})")
+        raise UsageError(f"part and side are for hr that is degraded: leave them out, or lr ({lr})")
     true, problems = ({}, {}) if hr is None else by_name(hr, part)
     small, more = ({}, {}) if lr is None else by_name(lr)
     problems |= more

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tddsr.errors import UsageError
+
 Colour = Literal["y", "rgb"]
 """What PSNR and SSIM look at: Y of studio-range YCbCr, or the three channels alike."""
 
@@ -75,7 +77,7 @@ def ms_ssim(image: Tensor, truth: Tensor, colour: Colour = "y", border: int = 0)
 def _planes(image: Tensor, colour: Colour, border: int) -> Tensor:
     """(B,3,H,W) -> (B,C,h,w) float64, what is compared."""
     if 2 * border >= min(image.shape[-2:]):
-        raise ValueError(f"a border of {border} leaves nothing of {image.shape[-1]}x{image.shape[-2]}; choose less")
+        raise UsageError(f"a border of {border} leaves nothing of {image.shape[-1]}x{image.shape[-2]}; choose less")
     image = image[..., border : image.shape[-2] - border, border : image.shape[-1] - border]
     image = (image.cpu() if image.device.type == "mps" else image).double()  # MPS has no float64
     return luma_y(image) if colour == "y" else image

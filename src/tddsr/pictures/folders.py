@@ -35,7 +35,9 @@ def find_photos(folder: Path, part: tuple[float, float] = ALL) -> list[Path]:
 
     Raises:
         ImageError: the folder is missing or empty, or the part holds no photo.
+        UsageError: as ``check_part``.
     """
+    check_part(part)
     photos = find_files(folder)
     if part == ALL:
         return photos
