@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from safetensors import SafetensorError
@@ -26,9 +26,6 @@ from torch import Tensor, nn
 
 from tddsr.errors import WeightsError
 from tddsr.networks.efficientnet import EfficientNetLite0, own_names
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 FeatureName = Literal["alexnet", "vgg16"]
 """Networks that LPIPS has heads for."""

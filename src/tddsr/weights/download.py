@@ -120,7 +120,7 @@ def _fill(url: str, target: Path, size: int | None, progress: Progress) -> None:
     while size is None or _size(part) != size:
         try:
             return _continue(url, target, size, progress)
-        except (OSError, HTTPException) as error:  # noqa: PERF203 (it waits for a network)
+        except (OSError, HTTPException) as error:
             wait = next(waits, None)
             if wait is None or _size(part) == at_first or isinstance(error, HTTPError):
                 reason = f"HTTP {error.code} {error.reason}" if isinstance(error, HTTPError) else _reason(error)
