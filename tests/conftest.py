@@ -56,7 +56,7 @@ def teacher() -> Model:
 def _shared(variable: str) -> Path:
     folder = os.environ.get(variable)
     if folder is None or not Path(folder).is_dir():
-        pytest.skip(f"set {variable} to the folder (see CONTRIBUTING.md)")
+        pytest.skip(f"set {variable} to the folder (see docs/contributing.md)")
     return Path(folder)
 
 

@@ -14,6 +14,7 @@ from tddsr.networks.swin_unet import SwinUNetConfig
 
 SMALL_VQ = VQConfig(width=32, blocks=1, codes=64)
 SMALL_UNET = SwinUNetConfig(width=32, multiples=(1, 2, 2), blocks=1, swin_width=32, head_width=16, mlp_ratio=2)
+TINY_UNET = SMALL_UNET.model_copy(update={"multiples": (1,), "size": 16})
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -64,10 +65,10 @@ def assert_near(actual: Tensor, expected: Tensor, tolerance: float = 1e-4) -> No
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance)
 
 
-def small_paper_model(role: Role = "teacher") -> Model:
-    """The paper scale in small, with the derived weights; lr sides are multiples of 16."""
+def small_paper_model(role: Role = "teacher", network: SwinUNetConfig = SMALL_UNET) -> Model:
+    """The paper scale in small, with the derived weights; lr sides are multiples of 32, or 8 for ``TINY_UNET``."""
     config = ModelConfig(
-        role=role, network=SMALL_UNET, space=SMALL_VQ, schedule=ScheduleConfig(steps=15, kappa=2.0, min_noise=0.04)
+        role=role, network=network, space=SMALL_VQ, schedule=ScheduleConfig(steps=15, kappa=2.0, min_noise=0.04)
     )
     model = Model(config)
     derive(model.network, "unet")

@@ -411,7 +411,7 @@ def test_a_choice_has_its_weights_and_is_the_same_on_every_processor():
 
 
 def test_what_is_drawn_is_what_the_settings_say(monkeypatch):
-    """Frequencies and ranges of the parameters themselves, seen where they are used, over a few thousand samples."""
+    """Frequencies and ranges of the parameters themselves, seen where they are used, over two thousand samples."""
     seen: dict[str, list[list[torch.Tensor]]] = {}
 
     def spy(name, function):
@@ -423,7 +423,7 @@ def test_what_is_drawn_is_what_the_settings_say(monkeypatch):
 
     for name in ("density_kernels", "sinc_kernels", "jpeg", "gaussian_noise", "poisson_noise", "resize"):
         spy(name, getattr(pipeline, name))
-    count = 3000
+    count = 2000
     degrade(torch.full((count, 3, 16, 16), 0.5), Degradation(), rng.generator(0))
 
     size, sigma_x, sigma_y, angle, beta, plateau = seen["density_kernels"][0]

@@ -138,15 +138,26 @@ def test_published_scores_of_bicubic_are_met(data, features):
     """Real pairs and real weights against scores that other code measured."""
     folder = data / "test" / "Val_SR_ImageNet"
     pictures = find_pictures(folder / "gt", folder / "lq")
-    scores = load_scores(choose([], truth=True), Setting(features=features))
-    found = evaluate({"bicubic": Method("bicubic", bicubic)}, pictures, scores, Protocol())
-    means = found.means()["bicubic"]
-    assert len(found.scores) == 32
+    scores = load_scores(choose(["PSNR", "SSIM", "LPIPS-Alex", "NIQE"], truth=True), Setting(features=features))
+    table = evaluate({"bicubic": Method("bicubic", bicubic)}, pictures, scores, Protocol())
+    means = table.means()["bicubic"]
+    assert len(table.scores) == 32
     assert means["PSNR"] == pytest.approx(24.11, abs=0.005)
     assert means["SSIM"] == pytest.approx(0.6267, abs=0.0002)
     assert means["LPIPS-Alex"] == pytest.approx(0.6086, abs=0.0001)
-    assert means["LPIPS-VGG"] == pytest.approx(0.4799, abs=0.0001)
     assert means["NIQE"] == pytest.approx(8.31, abs=0.005)
+
+
+@pytest.mark.parametrize(("count", "expected"), [
+    (3, 0.4772), pytest.param(32, 0.4799, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_lpips_vgg_of_bicubic_is_what_other_code_measured(data, features, count, expected):
+    """Of all 32; the mean of the first three is ours, of when that of all was met."""
+    folder = data / "test" / "Val_SR_ImageNet"
+    scores = load_scores([METRICS["LPIPS-VGG"]], Setting(features=features))
+    pictures = find_pictures(folder / "gt", folder / "lq", limit=count)
+    means = evaluate({"bicubic": Method("bicubic", bicubic)}, pictures, scores, Protocol(seeds=1)).means()["bicubic"]
+    assert means["LPIPS-VGG"] == pytest.approx(expected, abs=0.0001)
 
 
 def test_niqe_of_photos_is_what_other_code_measured(data):

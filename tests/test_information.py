@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tddsr
+from tddsr import __version__
 from tddsr.device import describe
 from tddsr.weights.file import save_model
 from tddsr.weights.names import find_model, list_models
@@ -48,7 +49,7 @@ def test_info_is_lines_to_paste(tmp_path, monkeypatch):
     result = call("info")
     assert result.exit_code == 0
     found = dict(line.split(": ", 1) for line in result.stdout.splitlines())
-    assert found == describe()
+    assert found == {"tddsr": __version__, **describe()}
     assert found["tddsr"] == tddsr.__version__
     assert found["torch"] == torch.__version__
     assert found["numpy"] == np.__version__

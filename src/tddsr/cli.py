@@ -362,7 +362,7 @@ def info() -> None:
     """Print versions, devices and folders, to paste into a report of a fault."""
     from tddsr.device import describe
 
-    for name, value in describe().items():
+    for name, value in {"tddsr": __version__, **describe()}.items():
         typer.echo(f"{name}: {value}")
 
 

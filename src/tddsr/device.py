@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-import tddsr
 from tddsr.downloads.fetch import cache_folder
 from tddsr.errors import UsageError
 
@@ -45,7 +44,6 @@ def describe() -> dict[str, str]:
     cuda = [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return {
-        "tddsr": tddsr.__version__,
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "numpy", "pillow")},
         "system": platform.platform(),

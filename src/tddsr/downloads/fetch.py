@@ -131,7 +131,7 @@ def _download(file: PublishedFile, target: Path, part: Path) -> None:
                     source, part, _beside(target, "version"), file.size,
                     lambda done, total: bars.update(bar, completed=done, total=total),
                 )  # fmt: skip
-            except (OSError, HTTPException) as error:  # noqa: PERF203 (it waits for a network)
+            except (OSError, HTTPException) as error:
                 wait = next(waits, None)
                 if wait is None or _size(part) == at_first or isinstance(error, HTTPError):
                     raise DownloadError(

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from safetensors.torch import load_file
@@ -25,9 +25,6 @@ from tddsr.downloads.known import ALEXNET, DINO_VITS16, VGG16
 from tddsr.errors import WeightsError
 from tddsr.files import file_hash
 from tddsr.networks.efficientnet import EfficientNetLite0, own_names
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 FeatureName = Literal["alexnet", "vgg16"]
 """Networks that LPIPS has heads for."""

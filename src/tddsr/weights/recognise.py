@@ -235,20 +235,24 @@ _CONFIGS: dict[str, Callable[[Mapping[str, Shape]], SwinUNetConfig | VQConfig | 
 }
 
 
+def _ncnn_convs(blocks: int) -> tuple[dict[str, nn.Conv2d], int]:
+    """The convolutions of an RRDBNet in ncnn's order, and how many bytes they take there."""
+    with torch.device("meta"):
+        network = RRDBNet(RRDBConfig(kind="rrdb", blocks=blocks), SpaceToDepth())
+    convs = {key: m for key, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.bias is not None}
+    return convs, sum(4 + 2 * m.weight.numel() + 4 * m.out_channels for m in convs.values())
+
+
 def _from_ncnn(content: bytes, source: str) -> dict[str, Tensor]:
     """The weights of an RRDBNet of 64 features and growth 32 from ncnn's file, which has neither names nor shapes.
 
     Each convolution, in the order of computing: a mark, its weights in 16 bit, its biases in 32.
     """
-    convs: dict[str, nn.Conv2d] = {}
-    for blocks in range(1, 65):
-        with torch.device("meta"):
-            network = RRDBNet(RRDBConfig(kind="rrdb", blocks=blocks), SpaceToDepth())
-        convs = {key: m for key, m in network.named_modules() if isinstance(m, nn.Conv2d) and m.bias is not None}
-        if len(content) == sum(4 + 2 * m.weight.numel() + 4 * m.out_channels for m in convs.values()):
-            break
-    else:
+    (_, least), (_, two) = _ncnn_convs(1), _ncnn_convs(2)
+    more, rest = divmod(len(content) - least, two - least)
+    if rest or not 0 <= more < 64:
         raise ModelError(f"{source} is no RRDBNet of 64 features and growth 32: {len(content)} bytes fit none")
+    convs, _ = _ncnn_convs(1 + more)
     weights, place = {}, 0
     for key, conv in convs.items():
         if content[place : place + 4] != _NCNN_HALF:
