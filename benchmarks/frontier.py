@@ -1,6 +1,6 @@
 """Scores against seconds: which size of network is worth its time.
 
-    python benchmarks/frontier.py NAME=MODEL... --hr PHOTOS [--preset web,light] [--limit 40] [--plot FILE.png]
+    python benchmarks/frontier.py NAME=MODEL... --hr PHOTOS [--preset web,clean] [--limit 40] [--plot FILE.png]
 
 Prints a Markdown table: multiply-adds a pixel of the lr picture; seconds for 128x128 -> 512x512, all models in turn in
 one process, the median; and the mean LPIPS-VGG of degraded photos. The first model's time is what others compare with.
@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+")
     parser.add_argument("--hr", type=Path, required=True)
-    parser.add_argument("--preset", default="realesrgan,light,mild,web")
+    parser.add_argument("--preset", default="realesrgan,clean,resshift-test,web")
     parser.add_argument("--limit", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)

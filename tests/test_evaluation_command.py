@@ -59,21 +59,21 @@ def test_a_table_and_its_protocol(sets, features, tmp_path):
 
 def test_several_presets_are_one_table(pair_folders, tmp_path):
     sharp = ["--hr", pair_folders / "hr", "--metrics", "psnr,tint", "--device", "cpu"]
-    both = run("bicubic", "nearest", *sharp, "--preset", "web,light", "-o", tmp_path / "out")
+    both = run("bicubic", "nearest", *sharp, "--preset", "web,clean", "-o", tmp_path / "out")
     assert both.exit_code == 0
     head, _, *rows = [line for line in both.stdout.splitlines() if line.startswith("|")]
     assert head == "| degradation | method | PSNR | Tint |"
     assert [row.split(" | ")[:2] for row in rows] == [
-        [f"| {preset}", method] for preset in ("light", "web") for method in ("bicubic", "nearest")
+        [f"| {preset}", method] for preset in ("clean", "web") for method in ("bicubic", "nearest")
     ]
-    for preset in ("light", "web"):
+    for preset in ("clean", "web"):
         alone = run("bicubic", "nearest", *sharp, "--preset", preset)
         cells = [line.removeprefix("| ") for line in alone.stdout.splitlines() if line.startswith("| bicubic")]
         assert [row.removeprefix(f"| {preset} | ") for row in rows if row.startswith(f"| {preset} | bicubic")] == cells
         assert result(tmp_path / "out" / preset)["dataset"]["degradation"] == f"{preset}, seed 0"
     assert "no preset 'wbe'" in run("bicubic", *sharp, "--preset", "wbe").stderr
     assert (
-        "leave it or --lr away" in run("bicubic", *sharp, "--lr", pair_folders / "lr", "--preset", "web,light").stderr
+        "leave it or --lr away" in run("bicubic", *sharp, "--lr", pair_folders / "lr", "--preset", "web,clean").stderr
     )
 
 
@@ -360,7 +360,7 @@ def test_what_is_missing_says_what_it_needs_and_is_not_replaced(tmp_path, monkey
         monkeypatch.setitem(sys.modules, package, None)
     (tmp_path / INCEPTION).write_bytes(b"weights")
     scores = load_scores(list(METRICS.values()), Setting(features=tmp_path))
-    weaves = {f"Weave-{period}" for period in (2, 4, 8, 16)}
+    weaves = {f"Pattern-{period}" for period in (2, 4, 8, 16)}
     assert set(scores.loaded) == {"PSNR", "SSIM", "MS-SSIM", "NIQE", "Blocks", "Grain", "Ringing", "Tint"} | weaves
     for name, remedy in {
         "LPIPS-Alex": "alexnet_lpips.safetensors does not exist: put",

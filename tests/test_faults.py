@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tddsr import rng
-from tddsr.metrics.faults import blocks, grain, ringing, tint, weave
+from tddsr.metrics.faults import blocks, grain, pattern, ringing, tint
 from tests.conftest import photo
 
 
@@ -36,22 +36,22 @@ def test_jpegs_blocks_show_where_the_small_picture_was_compressed():
     assert float(blocks(enlarged(F.pad(compressed(small, 8), (3, 0, 3, 0), mode="replicate")))) < 0.05  # another grid
     assert torch.isnan(blocks(torch.rand(1, 3, 24, 24)))
     assert torch.isnan(blocks(torch.full((1, 3, 128, 128), 0.5)))
-    assert torch.isnan(weave(torch.rand(1, 3, 40, 40), 16))
+    assert torch.isnan(pattern(torch.rand(1, 3, 40, 40), 16))
     both = torch.cat([enlarged(small), enlarged(compressed(small, 8))])
     torch.testing.assert_close(blocks(both), torch.tensor([clean, worse]))
 
 
 @pytest.mark.parametrize("period", [2, 4, 8, 16])
-def test_a_weave_is_as_strong_as_its_pattern(period):
-    pattern = torch.randn(1, 3, period, period, generator=rng.generator(period))
-    pattern -= pattern.mean(dim=(2, 3), keepdim=True)
-    woven = 0.5 + 2 / 255 * pattern.repeat(1, 1, 128 // period, 128 // period)
-    strength = float((2 * pattern.std(dim=(2, 3), correction=0)).mean())
-    assert float(weave(woven, period)) == pytest.approx(strength, rel=0.02)
-    assert float(weave(torch.full((1, 3, 128, 128), 0.5), period)) == pytest.approx(0, abs=1e-3)
+def test_a_pattern_is_measured_at_its_strength(period):
+    repeated = torch.randn(1, 3, period, period, generator=rng.generator(period))
+    repeated -= repeated.mean(dim=(2, 3), keepdim=True)
+    woven = 0.5 + 2 / 255 * repeated.repeat(1, 1, 128 // period, 128 // period)
+    strength = float((2 * repeated.std(dim=(2, 3), correction=0)).mean())
+    assert float(pattern(woven, period)) == pytest.approx(strength, rel=0.02)
+    assert float(pattern(torch.full((1, 3, 128, 128), 0.5), period)) == pytest.approx(0, abs=1e-3)
     other = {2: 3, 4: 7, 8: 7, 16: 7}[period]  # a pattern of another period averages out
     stripes = (torch.arange(126) % other == 0).float().expand(1, 3, 126, -1) * 4 / 255 + 0.5
-    assert float(weave(stripes, period)) < 0.3
+    assert float(pattern(stripes, period)) < 0.3
 
 
 def test_grain_is_that_of_flat_places():

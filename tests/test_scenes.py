@@ -24,7 +24,7 @@ CPU, QUIET = torch.device("cpu"), Console(quiet=True)
 def follow(distill, tmp_path):
     """A student of Real-ESRGAN's kind that starts as its teacher, made smaller."""
     save_model(small_rrdb("teacher"), tmp_path / "rrdb.safetensors")
-    data = {**distill.data.model_dump(), "scenes": 3, "scene": 96, "patch": 64, "degradation": {"light": 1, "web": 1}}
+    data = {**distill.data.model_dump(), "scenes": 3, "scene": 96, "patch": 64, "degradation": {"clean": 1, "web": 1}}
     return changed(
         distill, teacher=tmp_path / "rrdb.safetensors", network=SMALL_RRDB, targets=tmp_path / "targets", data=data
     )
@@ -94,7 +94,7 @@ def test_other_settings_are_other_scenes(follow):
             follow,
             changed(follow, steps=4),
             changed(follow, data={**follow.data.model_dump(), "batch": 1, "scenes": 2}),
-            changed(follow, data={**follow.data.model_dump(), "degradation": {"light": 1}}),
+            changed(follow, data={**follow.data.model_dump(), "degradation": {"clean": 1}}),
             changed(follow, data={**follow.data.model_dump(), "drawings": 0.5}),
             changed(follow, seed=7),
         )
@@ -196,7 +196,7 @@ def test_scenes_that_cannot_be_are_refused(follow, change, complaint):
 
 
 def test_a_mix_is_the_same_in_any_order(follow):
-    mixes = ({"light": 1, "web": 2}, {"web": 2, "light": 1, "soft": 0})
+    mixes = ({"clean": 1, "web": 2}, {"web": 2, "clean": 1, "blurred": 0})
     runs = [ready(changed(follow, data={**follow.data.model_dump(), "degradation": mix})) for mix in mixes]
     assert scenes_of(runs[0]).folder == scenes_of(runs[1]).folder
     assert runs[0]._fingerprint() == runs[1]._fingerprint()

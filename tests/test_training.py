@@ -20,7 +20,7 @@ from tddsr.pictures.folders import read_photo
 from tddsr.training.data import DataError, Patches
 from tddsr.training.load import load_recipe, recipe_files
 from tddsr.training.loop import Run
-from tddsr.training.picture_loss import PictureLoss, varied
+from tddsr.training.picture_loss import PictureLoss, augmented
 from tddsr.training.recipe import DataConfig, LossConfig
 from tddsr.training.start import dry_run, prepare
 from tddsr.training.task import Player
@@ -248,11 +248,11 @@ def test_each_preset_has_its_share_of_the_validation(recipe):
         validation = {**recipe.validation.model_dump(), "count": 6, "degradation": mix}
         return [lr for _, lr in prepare(changed(recipe, validation=validation), CPU, QUIET).validator.pairs]
 
-    kinds = {name: lrs(name) for name in ("resshift", "light", "web")}
+    kinds = {name: lrs(name) for name in ("resshift", "clean", "web")}
     for mix, expected in (
-        ({"resshift": 1, "light": 1}, ["resshift", "light"] * 3),
-        ({"light": 2, "web": 2, "resshift": 0}, ["light", "web"] * 3),
-        ({"resshift": 0.1, "light": 0.1, "web": 0.1}, ["resshift", "light", "web"] * 2),
+        ({"resshift": 1, "clean": 1}, ["resshift", "clean"] * 3),
+        ({"clean": 2, "web": 2, "resshift": 0}, ["clean", "web"] * 3),
+        ({"resshift": 0.1, "clean": 0.1, "web": 0.1}, ["resshift", "clean", "web"] * 2),
     ):
         for index, (lr, kind) in enumerate(zip(lrs(mix), expected, strict=True)):
             found = [name for name, pictures in kinds.items() if torch.equal(lr, pictures[index])]
@@ -260,7 +260,7 @@ def test_each_preset_has_its_share_of_the_validation(recipe):
     assert all(map(torch.equal, lrs(None), kinds[next(iter(recipe.data.degradation))]))
 
 
-@pytest.mark.parametrize("mix", [{"light": -1, "web": 2}, {"light": 0}, {}, {"lihgt": 1}])
+@pytest.mark.parametrize("mix", [{"clean": -1, "web": 2}, {"clean": 0}, {}, {"lihgt": 1}])
 def test_a_mix_that_is_none_is_refused(recipe, mix):
     with pytest.raises(ValidationError, match=r"no mix|lihgt"):
         changed(recipe, data={**recipe.data.model_dump(), "degradation": mix})
@@ -432,7 +432,7 @@ def test_a_student_may_get_a_larger_network_than_it_starts_from(distill, teacher
 
 
 def test_drift_is_what_every_latent_pixel_repeats():
-    loss = PictureLoss(LossConfig(drift=2.0), load_recipe("compact-distill"), CPU)
+    loss = PictureLoss(LossConfig(pattern=2.0), load_recipe("compact-distill"), CPU)
     model, hr, tint = small_model(), torch.rand(2, 3, 64, 64), torch.randn(1, 48, 1, 1)
     truth = model.space.encode(hr)
     checks = torch.ones(16, 16)
@@ -442,8 +442,8 @@ def test_drift_is_what_every_latent_pixel_repeats():
         torch.testing.assert_close(term, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_weave_is_what_every_pixel_of_the_coarsest_map_repeats():
-    loss = PictureLoss(LossConfig(weave=2.0), load_recipe("compact-distill"), CPU)
+def test_coarse_pattern_is_what_every_pixel_of_the_coarsest_map_repeats():
+    loss = PictureLoss(LossConfig(coarse_pattern=2.0), load_recipe("compact-distill"), CPU)
     model, hr = small_model(), torch.rand(2, 3, 128, 128)
     truth, block = model.space.encode(hr), torch.randn(1, 48, model.multiple, model.multiple)
     count = 32 // model.multiple
@@ -456,12 +456,12 @@ def test_weave_is_what_every_pixel_of_the_coarsest_map_repeats():
         torch.testing.assert_close(term, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_both_pictures_are_varied_alike_in_all_ways_and_keep_their_distance():
+def test_both_pictures_are_augmented_alike_in_all_ways_and_keep_their_distance():
     generator = torch.Generator().manual_seed(0)
     picture = torch.arange(3 * 4 * 5.0).reshape(1, 3, 4, 5) + 1
     seen = set()
     for _ in range(600):
-        one, two = varied([picture, picture + 0.5], generator)
+        one, two = augmented([picture, picture + 0.5], generator)
         sign = float(one.sign().unique())
         torch.testing.assert_close(two, one + 0.5 * sign)
         torch.testing.assert_close(one.abs().flatten().sort().values, picture.flatten())

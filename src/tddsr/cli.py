@@ -34,7 +34,6 @@ app = typer.Typer(cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=
 
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace outputs that exist")]
-Preset = Literal["resshift", "realesrgan", "mild", "light", "soft", "web", "film"]
 
 
 def _version(asked: bool) -> None:
@@ -118,15 +117,16 @@ def degrade(
     inputs: Annotated[list[Path], typer.Argument(metavar="HR...", help="sharp pictures and folders")],
     output: Annotated[Path, typer.Option("--output", "-o", help="folder for the pairs: DIR/hr and DIR/lr")],
     seed: Annotated[int, typer.Option(min=0, help="chooses the degradation of each picture")] = 0,
-    preset: Annotated[Preset, typer.Option(help="whose settings")] = "resshift",
+    preset: Annotated[str, typer.Option(help="resshift, realesrgan, clean, web, film ..")] = "resshift",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write pairs for training and testing: the sharp picture (cropped to a multiple of 4) and a bad small one."""
     from tddsr import bulk
     from tddsr.degradation.files import degrade_file
-    from tddsr.degradation.presets import Degradation
+    from tddsr.degradation.presets import Degradation, choose_presets
 
-    settings = Degradation.preset(preset)
+    (name,) = choose_presets(preset, most=1)
+    settings = Degradation.preset(name)
     pairs = (output / "hr", output / "lr")
     jobs = bulk.plan(
         inputs, pairs[0], lambda path: path.with_suffix(".png"), exclude=pairs,

@@ -9,19 +9,21 @@ from pydantic import BaseModel, ConfigDict
 from tddsr.errors import UsageError
 
 Range = tuple[float, float]
-Preset = Literal["resshift", "realesrgan", "mild", "light", "soft", "web", "film"]
+Preset = Literal["resshift", "realesrgan", "resshift-test", "clean", "blurred", "web", "film"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
 
 
-def choose_presets(names: str) -> list[Preset]:
-    """Presets by name, with commas between.
+def choose_presets(names: str, most: int | None = None) -> list[Preset]:
+    """Presets by name, with commas between; at most ``most``.
 
     Raises:
-        ValueError: there is none of a name.
+        UsageError: there is none of a name, or there are too many.
     """
     chosen = dict.fromkeys(name.strip() for name in names.split(","))
     if unknown := chosen.keys() - set(PRESETS):
         raise UsageError(f"no preset '{sorted(unknown)[0]}': choose of {', '.join(PRESETS)}")
+    if most is not None and len(chosen) > most:
+        raise UsageError(f"--preset {names} names {len(chosen)}; give {most}")
     return [name for name in PRESETS if name in chosen]
 
 
@@ -91,15 +93,15 @@ class Degradation(BaseModel):
     def preset(cls, name: Preset) -> Degradation:
         """``resshift``: ResShift's and SinSR's settings, the paper's; ``realesrgan``: the original ones.
 
-        ``mild``: those of ResShift's own test pictures, one stage with little blur: most photos from the web.
-        ``light``: one blur, hardly any noise and fine JPEG, as of a good camera or of a picture that was only reduced.
-        ``soft``: ResShift's resizes, more blur, hardly any noise and fine JPEG: out of focus, or enlarged before.
+        ``resshift-test``: those of ResShift's own test pictures, one stage with little blur: most photos from the web.
+        ``clean``: one blur, hardly any noise and fine JPEG, as of a good camera or of a picture that was only reduced.
+        ``blurred``: ResShift's resizes, more blur, hardly any noise and fine JPEG: out of focus, or enlarged before.
         ``web``: reduced cleanly and compressed hard (JPEG quality 10 to 60), once or twice, at other sizes between.
         ``film``: soft, under grain that spreads over pixels, scanned and compressed: film and old prints.
         """
         if name == "resshift":
             return cls()
-        if name == "mild":
+        if name == "resshift-test":
             return cls(
                 first=Stage(
                     kernel_sizes=(3, 11),
@@ -115,7 +117,7 @@ class Degradation(BaseModel):
                 final_sinc_sizes=(3, 5),
                 final_jpeg_quality=(80, 100),
             )
-        if name == "light":
+        if name == "clean":
             return cls(
                 first=Stage(resize_weights=(0, 0, 1), gaussian_probability=1, gaussian_sigma=(0, 8)),
                 first_jpeg_quality=(90, 100),
@@ -123,7 +125,7 @@ class Degradation(BaseModel):
                 final_sinc_probability=0.5,
                 final_jpeg_quality=(80, 100),
             )
-        if name == "soft":
+        if name == "blurred":
             quiet = {"gaussian_probability": 1, "gaussian_sigma": (0, 4)}
             return cls(
                 first=Stage(kernel_sizes=(7, 21), sigma=(0.2, 4.0), **quiet),

@@ -51,7 +51,7 @@ def blocks(picture: Tensor) -> Tensor:
     return torch.where(off > 0, (on / counts[0]) / (off / counts[1]) - 1, torch.nan)
 
 
-def weave(picture: Tensor, period: int) -> Tensor:
+def pattern(picture: Tensor, period: int) -> Tensor:
     """Root mean square, in levels of 255, of the pattern that all squares of ``period`` by ``period`` have in common.
 
     A network that makes several pixels each with weights of their own leaves such patterns. What is left in the average
@@ -65,8 +65,8 @@ def weave(picture: Tensor, period: int) -> Tensor:
     fine = picture[..., edge : edge + blurred.shape[-2], edge : edge + blurred.shape[-1]] - blurred
     height, width = (side - side % period for side in fine.shape[-2:])
     means = F.pixel_unshuffle(fine[..., :height, :width], period).mean(dim=(2, 3))
-    pattern: Tensor = means.reshape(len(picture), 3, period**2).std(dim=2, correction=0).mean(dim=1)
-    return pattern * 255
+    spread: Tensor = means.reshape(len(picture), 3, period**2).std(dim=2, correction=0).mean(dim=1)
+    return spread * 255
 
 
 def grain(picture: Tensor) -> Tensor:

@@ -101,8 +101,8 @@ def _pyiqa(name: str) -> Callable[[Setting], Score]:
     return load
 
 
-def _weave(period: int) -> Callable[[Setting], Score]:
-    return lambda _: lambda image, _truth: faults.weave(image, period)
+def _pattern(period: int) -> Callable[[Setting], Score]:
+    return lambda _: lambda image, _truth: faults.pattern(image, period)
 
 
 def _known(truth: Tensor | None) -> Tensor:
@@ -124,7 +124,7 @@ METRICS = {
         Metric("CLIPIQA", "higher", (0, 1), "none", _pyiqa("CLIPIQA")),
         Metric("MUSIQ", "higher", (0, 100), "none", _pyiqa("MUSIQ")),
         Metric("Blocks", "lower", (-1, None), "none", lambda _: lambda image, _truth: faults.blocks(image)),
-        *(Metric(f"Weave-{period}", "lower", (0, None), "none", _weave(period)) for period in (2, 4, 8, 16)),
+        *(Metric(f"Pattern-{period}", "lower", (0, None), "none", _pattern(period)) for period in (2, 4, 8, 16)),
         Metric("Grain", "lower", (0, None), "none", lambda _: lambda image, _truth: faults.grain(image)),
         Metric("Ringing", "lower", (0, None), "reference", lambda _: lambda a, b: faults.ringing(a, _known(b))),
         Metric("Tint", "lower", (0, None), "reference", lambda _: lambda a, b: faults.tint(a, _known(b))),

@@ -15,7 +15,7 @@ from tddsr.training import losses
 from tddsr.training.recipe import LossConfig, Recipe
 
 _NEIGHBOURS = 8
-"""latent pixels, or blocks of them, per side, over which ``drift`` and ``weave`` take their means"""
+"""latent pixels, or blocks of them, per side, over which ``pattern`` and ``coarse_pattern`` take their means"""
 
 
 def local_means(error: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def local_means(error: Tensor) -> Tensor:
     return F.avg_pool2d(error, side, stride=max(1, side // 2))
 
 
-def varied(pictures: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+def augmented(pictures: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
     """``pictures`` (B,3,H,W) mirrored, turned, their colours in another order, inverted: at random, all alike.
 
     What a network is blind to, a student learns to leave in its pictures. In other views of them it is not blind to the
@@ -61,26 +61,26 @@ class PictureLoss:
         ``hr`` is whatever the estimate is drawn to: the truth, or a teacher's picture.
         """
         terms = {}
-        if self.config.truth or self.config.drift or self.config.weave:
+        if self.config.truth or self.config.pattern or self.config.coarse_pattern:
             with torch.no_grad():
                 truth = model.space.encode(hr)
             error = x_0.float() - truth
         if self.config.truth:
             terms["truth"] = self.config.truth * losses.distance(x_0.float(), truth, self.config.truth_norm)
-        if self.config.drift:
-            terms["drift"] = self.config.drift * local_means(error).abs().mean()
-        if self.config.weave:
+        if self.config.pattern:
+            terms["pattern"] = self.config.pattern * local_means(error).abs().mean()
+        if self.config.coarse_pattern:
             # A pixel of the coarsest map stands for a block of latent pixels, and may leave a pattern in each.
             blocks = F.pixel_unshuffle(error, model.multiple)
-            terms["weave"] = self.config.weave * local_means(blocks).abs().mean()
+            terms["coarse_pattern"] = self.config.coarse_pattern * local_means(blocks).abs().mean()
         if self.perceptual:
             # AlexNet looks at every fourth pixel, and a latent pixel is four wide: always at the same place, it would
             # not see a pattern of that period. So both pictures lose a random few of their first rows and columns.
             top, left = torch.randint(model.space.factor, (2,), generator=generator).tolist()
             picture = model.space.decode(x_0.float()) if picture is None else picture
             pictures = [each[..., top:, left:] for each in (picture, hr)]
-            if self.config.vary:
-                pictures = varied(pictures, generator)
+            if self.config.augment:
+                pictures = augmented(pictures, generator)
             for name, distance in self.perceptual.items():
                 terms[name] = getattr(self.config, name) * distance(*pictures).mean()
         return terms

@@ -104,17 +104,17 @@ class LossConfig(_Section):
     )
     truth: float = Field(0.0, ge=0, description="distance to the guide, as latents")
     truth_norm: Norm = Field("l2", description="mean absolute or mean squared error")
-    drift: float = Field(
+    pattern: float = Field(
         0.0, ge=0, description="local mean error of each latent channel: tints, patterns that repeat with its pixels"
     )
-    weave: float = Field(
+    coarse_pattern: float = Field(
         0.0, ge=0, description="the same for patterns that repeat with the pixels of the network's coarsest map"
     )
     lpips: float = Field(0.0, ge=0, description="LPIPS (AlexNet) of the decoded x_0 to the guide")
     features: float = Field(
         0.0, ge=0, description="distance of the decoded x_0 to the guide in EfficientNet-Lite0's features, unweighted"
     )
-    vary: bool = Field(
+    augment: bool = Field(
         False,
         description="show these networks both pictures turned or mirrored, inverted, with other colours: fewer"
         " blind spots",
