@@ -22,7 +22,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from tddsr.degradation import Preset
+from tddsr.degradation.presets import Preset
 from tddsr.device import pick_device
 from tddsr.errors import MethodUnavailableError, RecipeError, ResultError, TddsrError
 from tddsr.evaluation.methods import check_name, find_methods

@@ -4,12 +4,11 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tddsr.errors import RecipeError, TrainingError
+from tddsr.errors import DataError, RecipeError, TrainingError
 from tddsr.training.adversary import Watch
 from tddsr.training.distill import DistillTask
 from tddsr.training.load import load_recipe
 from tddsr.training.start import prepare
-from tddsr.training.targets import TargetError
 from tests.conftest import changed
 from tests.test_training import CPU, QUIET, assert_same, players_of
 
@@ -212,11 +211,11 @@ def test_targets_of_other_pictures_are_refused(tddsr, tmp_path, photos):
     settings = changed(tddsr, targets=tmp_path / "targets")
     run, *_ = task_of(settings)
     run._train_step(iter([run.patches[0]]))
-    with pytest.raises(TargetError, match="other pictures"):
+    with pytest.raises(DataError, match="other pictures"):
         run._train_step(iter([run.patches[0].flip(-1)]))
     for file in (tmp_path / "targets").rglob("*.safetensors"):
         file.write_bytes(b"broken")
-    with pytest.raises(TargetError, match="delete it"):
+    with pytest.raises(DataError, match="delete it"):
         run._train_step(iter([run.patches[0]]))
 
 

@@ -10,12 +10,12 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tddsr import rng
-from tddsr.degradation import Preset, degrade, pipeline
+from tddsr.degradation import degrade, pipeline
 from tddsr.degradation.jpeg import jpeg
 from tddsr.degradation.kernels import density_kernels, filter2d, sinc_kernels
 from tddsr.degradation.noise import film_grain, gaussian_noise, luma, poisson_noise
 from tddsr.degradation.pipeline import degrade_mixed, degrade_pair, sharpen
-from tddsr.degradation.presets import Degradation, Stage, choose_presets
+from tddsr.degradation.presets import Degradation, Preset, Stage, choose_presets
 from tddsr.degradation.resize import MODES, resize, resize_matrices
 from tests.conftest import photo
 
@@ -249,7 +249,7 @@ def test_the_presets_have_the_published_numbers():
     assert original.second.resize_range == ours.second.resize_range
 
 
-def test_the_mild_preset_has_the_numbers_of_the_published_test_pictures():
+def test_the_resshift_test_preset_has_the_numbers_of_the_published_test_pictures():
     """ResShift's configs/degradation_testing_realesrgan.yaml, as its code reads it (sizes below blur_kernel_size)."""
     tests = Degradation.preset("resshift-test")
     assert tests.first.model_dump() == Stage().model_dump() | {

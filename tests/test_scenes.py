@@ -7,8 +7,9 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from tddsr import rng
+from tddsr.errors import DataError
 from tddsr.training import drawings
-from tddsr.training.data import DataError, Scenes, scene_settings
+from tddsr.training.data import Scenes, scene_settings
 from tddsr.training.distill import DistillTask, low_band
 from tddsr.training.drawings import draw
 from tddsr.training.load import load_recipe
@@ -205,7 +206,7 @@ def test_a_mix_is_the_same_in_any_order(follow):
 def test_drawings_without_fonts_say_what_to_do(monkeypatch):
     monkeypatch.setattr(drawings, "entry_points", lambda group: ())
     drawings.fonts.cache_clear()
-    with pytest.raises(drawings.DrawingError, match="pip install"):
+    with pytest.raises(drawings.DataError, match="pip install"):
         drawings.fonts()
     drawings.fonts.cache_clear()
 

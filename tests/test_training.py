@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from safetensors.torch import load_file
 
-from tddsr.errors import ImageError, RecipeError, TrainingError
+from tddsr.errors import DataError, ImageError, RecipeError, TrainingError
 from tddsr.model import Model, ScheduleConfig
 from tddsr.pictures.folders import read_photo
-from tddsr.training.data import DataError, Patches
+from tddsr.training.data import Patches
 from tddsr.training.load import load_recipe, recipe_files
 from tddsr.training.loop import Run
 from tddsr.training.picture_loss import PictureLoss, augmented

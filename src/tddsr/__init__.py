@@ -46,7 +46,7 @@ def upscale(picture: T, *, model: str | Path = "compact", device: str = "auto", 
         ModelError: no such model, or the file cannot be used.
         DownloadError: it is not on this machine, and cannot be downloaded.
         ImageError: the file cannot be read or written.
-        ValueError: no such device, or an option out of range.
+        UsageError: no such device, or an option out of range.
     """
     return _kept(model, device)(picture, **options)
 

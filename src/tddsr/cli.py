@@ -373,7 +373,7 @@ def _check_suffix(output: Path, suffix: str) -> None:
 
 
 def _say(result: Any, as_json: bool = False) -> bool:
-    """Print what became of a ``bulk.Job``; whether it failed."""
+    """Print a ``bulk.Result``; whether it failed."""
     failed = result.status == "failed"
     typer.echo(json.dumps(result.to_dict()) if as_json else result.message, err=failed and not as_json)
     return bool(failed)

@@ -39,6 +39,10 @@ class RecipeError(UsageError):
     """A recipe that cannot be used, with the reason."""
 
 
+class DataError(TddsrError, ValueError):
+    """Photos, kept targets or fonts that cannot be trained on, with the reason."""
+
+
 class TrainingError(TddsrError, RuntimeError):
     """A run that cannot go on, with the reason and what is left of it."""
 

@@ -28,7 +28,7 @@ def degrade_pixels(hr: Pixels, settings: Degradation, name: str, seed: int) -> t
         seed: whole number >= 0.
 
     Raises:
-        ValueError: the picture is smaller than the factor.
+        ImageError: the picture is smaller than the factor.
     """
     height, width = (side - side % settings.factor for side in hr.shape[:2])
     if not height or not width:

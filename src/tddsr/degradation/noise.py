@@ -1,4 +1,6 @@
-"""Sensor noise of Real-ESRGAN, grey or coloured, one strength per sample. Pictures are (B,3,H,W) in [0,1]."""
+"""Noise, one strength per sample: a sensor's as Real-ESRGAN has it, grey or coloured, and film grain.
+
+Pictures are (B,3,H,W) in [0,1]."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ _NAME = re.compile(r"\w[\w.@+() -]*")  # a folder is called so
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError if no method can be called so."""
+    """Raise UsageError if no method can be called so."""
     if not _NAME.fullmatch(name) or name.lower() in RESERVED:
         raise UsageError(
             f"'{name}' cannot be a method's name, which begins with a letter or digit, may also have .@+()- and is "
@@ -93,7 +93,7 @@ def find_method(spec: str, device: torch.device | str = "auto", tile: Tile = "au
         tile: of our models, as ``Upscaler``.
 
     Raises:
-        ValueError: it names nothing.
+        UsageError: it names nothing.
         MethodUnavailableError: it lacks weights, a package, or pictures.
     """
     name, found, rest = spec.partition("=")
@@ -119,7 +119,7 @@ def find_methods(
     """Methods by name, and those that lack something, with the reason.
 
     Raises:
-        ValueError: a spec names nothing, or two have the same name.
+        UsageError: a spec names nothing, or two have the same name.
     """
     found: dict[str, Method] = {}
     unavailable: dict[str, str] = {}
@@ -131,7 +131,7 @@ def find_methods(
             continue
         try:
             check_name(name)
-        except ValueError as error:
+        except UsageError as error:
             raise UsageError(f"{error}; give another: NAME={method.spec}") from error
         if name in found:
             raise UsageError(

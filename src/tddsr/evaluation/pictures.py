@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from tddsr.degradation import Preset
 from tddsr.degradation.files import degrade_pixels
-from tddsr.degradation.presets import Degradation
+from tddsr.degradation.presets import Degradation, Preset
 from tddsr.errors import ImageError, UsageError
 from tddsr.files import files_hash
 from tddsr.pictures.files import read_picture

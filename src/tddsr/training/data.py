@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tddsr import rng
 from tddsr.degradation.presets import Degradation
+from tddsr.errors import DataError
 from tddsr.files import whole_or_nothing
 from tddsr.pictures.files import header_size
 from tddsr.pictures.folders import find_photos, read_photo, reduced_size
@@ -25,10 +26,6 @@ from tddsr.training.recipe import DataConfig
 
 _SCENE = 3
 """Stream of chance of the scenes, beside those of the loop and of the student's noise."""
-
-
-class DataError(ValueError):
-    """Photos that cannot be trained on, with the reason."""
 
 
 class Patches(Dataset[Tensor]):

@@ -145,7 +145,7 @@ class DistillTask(Task):
         return torch.randn(y.shape, generator=generator).to(y)
 
     def _target(self, batch: Batch, y: Tensor) -> Tensor:
-        """The teacher's deterministic sample from the x_T that the student gets."""
+        """The teacher's deterministic sample from the x_T that the student gets; of kept scenes, its picture."""
         if batch.taught is not None:  # by a teacher of one step, which sees lr alone
             taught = batch.taught
             if self.weights.low_band == "truth":

@@ -14,6 +14,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from tddsr.errors import DataError
+
 _FINER = 2
 """Drawings are made so many times as large and reduced, so that their edges are smooth."""
 
@@ -27,17 +29,13 @@ def fonts() -> list[Path]:
     """Files of the installed font packages (open licences; the extra 'train' has some), by name.
 
     Raises:
-        DrawingError: there is none.
+        DataError: there is none.
     """
     packages = (point.load() for point in entry_points(group="fonts_ttf"))
     found = sorted((Path(file) for files in packages for file in files.values()), key=lambda file: file.name)
     if not found:
-        raise DrawingError("drawings need fonts: pip install 'tddsr[train]', or set data.drawings=0")
+        raise DataError("drawings need fonts: pip install 'tddsr[train]', or set data.drawings=0")
     return found
-
-
-class DrawingError(ValueError):
-    """Drawings that cannot be made, with the remedy."""
 
 
 class _Pencil:

@@ -42,7 +42,7 @@ def augmented(pictures: Sequence[Tensor], generator: torch.Generator) -> list[Te
 
 
 class PictureLoss:
-    """The terms that compare an estimate of x_0 with the truth: mean errors, and its picture's perceptual distances."""
+    """The terms that compare an estimate of x_0 with its guide: mean errors, and its picture's perceptual distances."""
 
     def __init__(self, config: LossConfig, recipe: Recipe, device: torch.device) -> None:
         self.config = config
@@ -54,19 +54,19 @@ class PictureLoss:
             self.perceptual["features"] = FeatureDistance(network).to(device)
 
     def __call__(
-        self, model: Model, x_0: Tensor, hr: Tensor, generator: torch.Generator, picture: Tensor | None = None
+        self, model: Model, x_0: Tensor, guide: Tensor, generator: torch.Generator, picture: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Weighted terms of the latent estimate ``x_0``, decoded in ``picture`` if it is, against ``hr`` in [-1,1].
+        """Weighted terms of the latent estimate ``x_0``, decoded in ``picture`` if it is, against ``guide`` in [-1,1].
 
-        ``hr`` is whatever the estimate is drawn to: the truth, or a teacher's picture.
+        The guide is the true picture, or a teacher's.
         """
         terms = {}
         if self.config.truth or self.config.pattern or self.config.coarse_pattern:
             with torch.no_grad():
-                truth = model.space.encode(hr)
-            error = x_0.float() - truth
+                latent = model.space.encode(guide)
+            error = x_0.float() - latent
         if self.config.truth:
-            terms["truth"] = self.config.truth * losses.distance(x_0.float(), truth, self.config.truth_norm)
+            terms["truth"] = self.config.truth * losses.distance(x_0.float(), latent, self.config.truth_norm)
         if self.config.pattern:
             terms["pattern"] = self.config.pattern * local_means(error).abs().mean()
         if self.config.coarse_pattern:
@@ -78,7 +78,7 @@ class PictureLoss:
             # not see a pattern of that period. So both pictures lose a random few of their first rows and columns.
             top, left = torch.randint(model.space.factor, (2,), generator=generator).tolist()
             picture = model.space.decode(x_0.float()) if picture is None else picture
-            pictures = [each[..., top:, left:] for each in (picture, hr)]
+            pictures = [each[..., top:, left:] for each in (picture, guide)]
             if self.config.augment:
                 pictures = augmented(pictures, generator)
             for name, distance in self.perceptual.items():

@@ -15,8 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from tddsr.degradation import Preset
-from tddsr.degradation.presets import PRESETS
+from tddsr.degradation.presets import PRESETS, Preset
 from tddsr.model import ModelConfig, NetworkConfig, by_kind
 from tddsr.networks.discriminator import DiscriminatorConfig, PixelDiscriminatorConfig
 from tddsr.networks.downsampler import DownsamplerConfig
@@ -95,12 +94,12 @@ class LossConfig(_Section):
     distill_norm: Norm = Field("l2", description="mean absolute error, or Eq. 6's mean squared one")
     low_band: Literal["teacher", "truth"] = Field(
         "teacher",
-        description="truth: kept pictures get its means over 33 hr pixels, as the teacher shifts colours",
+        description="truth: the teacher's kept pictures get the truth's means over 33 hr pixels, as it shifts colours",
     )
     guide: Literal["truth", "teacher", "nearer"] = Field(
         "truth",
-        description="what the terms below draw to: x_0, the teacher's picture (distill only), or for each patch x_0"
-        " where the teacher is further from it than the student, by LPIPS",
+        description="what the terms below draw to: the truth, the teacher's picture (distill only), or for each patch"
+        " the truth where the teacher is further from it than the student, by LPIPS",
     )
     truth: float = Field(0.0, ge=0, description="distance to the guide, as latents")
     truth_norm: Norm = Field("l2", description="mean absolute or mean squared error")
@@ -110,9 +109,11 @@ class LossConfig(_Section):
     coarse_pattern: float = Field(
         0.0, ge=0, description="the same for patterns that repeat with the pixels of the network's coarsest map"
     )
-    lpips: float = Field(0.0, ge=0, description="LPIPS (AlexNet) of the decoded x_0 to the guide")
+    lpips: float = Field(0.0, ge=0, description="LPIPS (AlexNet) of the student's picture to the guide")
     features: float = Field(
-        0.0, ge=0, description="distance of the decoded x_0 to the guide in EfficientNet-Lite0's features, unweighted"
+        0.0,
+        ge=0,
+        description="distance of the student's picture to the guide in EfficientNet-Lite0's features, unweighted",
     )
     augment: bool = Field(
         False,

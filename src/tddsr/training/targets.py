@@ -11,11 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tddsr.errors import DataError
 from tddsr.files import whole_or_nothing
-
-
-class TargetError(ValueError):
-    """A cached target that cannot be used, with the reason."""
 
 
 class TargetCache:
@@ -36,9 +33,11 @@ class TargetCache:
             try:
                 stored = load_file(file)
             except (OSError, SafetensorError) as error:
-                raise TargetError(f"{file} cannot be read ({error}); delete it") from error
+                raise DataError(f"{file} cannot be read ({error}); delete it") from error
             if not torch.equal(stored["lr"], pixels):
-                raise TargetError(f"{file} belongs to other pictures (data.train has changed?); delete {self.folder}")
+                raise DataError(
+                    f"{file} belongs to other pictures (data.train or the degradation has changed?); delete {self.folder}"
+                )
             return stored["target"].to(lr)
         target = compute().to("cpu", torch.float16)
         self.folder.mkdir(parents=True, exist_ok=True)

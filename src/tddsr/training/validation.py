@@ -10,15 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tddsr import rng
-from tddsr.degradation import Preset
 from tddsr.degradation.files import degrade_pixels
-from tddsr.degradation.presets import Degradation
+from tddsr.degradation.presets import Degradation, Preset
+from tddsr.errors import DataError
 from tddsr.metrics.fidelity import psnr, ssim, to_8_bit
 from tddsr.metrics.lpips import LPIPS
 from tddsr.pictures.folders import find_photos, read_photo
 from tddsr.pictures.picture import centre
 from tddsr.pictures.tensors import to_tensor
-from tddsr.training.data import DataError
 from tddsr.training.recipe import ValidationConfig
 
 Scores = dict[str, float]
