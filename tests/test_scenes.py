@@ -206,7 +206,7 @@ def test_a_mix_is_the_same_in_any_order(follow):
 def test_drawings_without_fonts_say_what_to_do(monkeypatch):
     monkeypatch.setattr(drawings, "entry_points", lambda group: ())
     drawings.fonts.cache_clear()
-    with pytest.raises(drawings.DataError, match="pip install"):
+    with pytest.raises(DataError, match="pip install"):
         drawings.fonts()
     drawings.fonts.cache_clear()
 

@@ -1,6 +1,7 @@
 """Noise, one strength per sample: a sensor's as Real-ESRGAN has it, grey or coloured, and film grain.
 
-Pictures are (B,3,H,W) in [0,1]."""
+Pictures are (B,3,H,W) in [0,1].
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:
 def distill(student_x_0: Tensor, teacher_x_0: Tensor, norm: Norm = "l2") -> Tensor:
     """Eq. 6: mean squared error, in latent space, between f_phi(x_T, y, T) and the teacher's x_0.
 
-    The teacher starts from the same x_T; one of a single step, which sees lr alone, has a kept picture. ``l1`` is not the paper's, and forgives a student that cannot follow everywhere.
+    The teacher starts from the same x_T; one of a single step, which sees lr alone, has a kept
+    picture. ``l1`` is not the paper's, and forgives a student that cannot follow everywhere.
     """
     return distance(student_x_0, teacher_x_0, norm)
 

@@ -35,9 +35,7 @@ class TargetCache:
             except (OSError, SafetensorError) as error:
                 raise DataError(f"{file} cannot be read ({error}); delete it") from error
             if not torch.equal(stored["lr"], pixels):
-                raise DataError(
-                    f"{file} belongs to other pictures (data.train or the degradation has changed?); delete {self.folder}"
-                )
+                raise DataError(f"{file} belongs to other pictures (of other photos?); delete {self.folder}")
             return stored["target"].to(lr)
         target = compute().to("cpu", torch.float16)
         self.folder.mkdir(parents=True, exist_ok=True)
