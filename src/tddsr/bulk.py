@@ -186,7 +186,7 @@ def _do(
 
 def run(jobs: Sequence[Job], enlarge: Callable[[Path, Path], Any], overwrite: bool = False) -> Iterator[Result]:
     """Do the jobs in order, one result each; a failure is a result, and the others go on."""
-    sources = {job.input.resolve() for job in jobs}
+    sources = {job.input.resolve() for job in jobs if job.note is None}
     for job in jobs:
         start = time.perf_counter()
         status, message = _do(job, enlarge, overwrite, sources)

@@ -39,7 +39,7 @@ _WRITERS: dict[str, tuple[str, int, dict[str, Any]]] = {
 
 WRITABLE = set(_WRITERS)
 
-_PHOTOMETRIC, _PLANES, _BITS, _SUBFILE = 262, 284, 258, 254
+_PHOTOMETRIC, _PLANES, _BITS, _SUBFILE, _SUB_PICTURES = 262, 284, 258, 254, 330
 """TIFF tags."""
 
 
@@ -127,8 +127,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     """Open a picture file; whatever goes wrong with it inside the block is an ImageError."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged metadata, large pictures: an error, or of no account
-            warnings.simplefilter("always", ImageWarning)
+            # Damaged metadata, large pictures: an error, or of no account.
+            warnings.filterwarnings("ignore", module=r"PIL\b")
             with Image.open(path) as image:
                 _choose_page(image)
                 yield image
@@ -159,9 +159,9 @@ def _choose_page(image: Image.Image) -> None:
         image.seek(page)
         if not _is_preview(image):
             areas[page] = image.width * image.height
-    if not areas:
-        raise ValueError("it holds only a preview that can be read: convert the picture itself")
-    image.seek(max(areas, key=areas.__getitem__))
+    image.seek(max(areas, key=areas.__getitem__, default=0))
+    if not areas and _SUB_PICTURES in getattr(image, "tag_v2", {}):
+        raise ValueError("only its preview can be read, as of raw files: convert it first")
 
 
 def _is_preview(image: Image.Image) -> bool:

@@ -84,12 +84,27 @@ def _exif(source: Image.Exif) -> bytes | None:
     for tag in sorted(_TRUE_TAGS & set(source)):
         value = source[tag]
         if not (isinstance(value, str) and _STACK_DESCRIPTION.match(value)):
-            kept[tag] = value.encode("latin-1", "replace") if isinstance(value, str) else value  # as it was read
+            kept[tag] = _as_read(value)
     for directory in _DIRECTORIES:
-        details = {tag: value for tag, value in source.get_ifd(directory).items() if tag not in _SIZE_TAGS}
+        details = {tag: _as_read(value) for tag, value in source.get_ifd(directory).items() if tag not in _SIZE_TAGS}
         if details:
             kept[directory] = details
     return kept.tobytes() if len(kept) else None
+
+
+def _as_read(value: Any) -> Any:
+    """Of a tag: Pillow reads any letters, but writes only those of ASCII."""
+    return value.encode("latin-1", "replace") if isinstance(value, str) else value
+
+
+def _loaded(data: bytes | None) -> Image.Exif:
+    exif = Image.Exif()
+    if data:
+        exif.load(data)
+        for ifd in (exif, *(exif.get_ifd(tag) for tag in _DIRECTORIES)):
+            for tag, value in list(ifd.items()):
+                ifd[tag] = _as_read(value)
+    return exif
 
 
 def _dpi(image: Image.Image, exif: Image.Exif) -> tuple[float, float] | None:
@@ -154,17 +169,15 @@ def _photoshop_segment(iptc: bytes) -> bytes:
 
 def save_options(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[str]]:
     """Options for PIL's ``save`` as JPEG, PNG, TIFF or WEBP; and the names of what is too long for such a file."""
-    xmp, iptc, comment = metadata.xmp, metadata.iptc, metadata.text.get("Comment", "").encode()
-    exif, gone = Image.Exif(), []
-    if metadata.exif:
-        exif.load(metadata.exif)
+    xmp, iptc, comment = metadata.xmp, metadata.iptc, metadata.text.get("Comment", "").encode() or None
+    exif = _loaded(metadata.exif)
+    gone = []
     if metadata.dpi and (len(exif) or kind == "WEBP") and kind != "TIFF":
         exif[_X], exif[_Y], exif[_UNIT] = *metadata.dpi, 2
     if kind == "JPEG":
         gone = _shorten(exif, _MOST_IN_JPEG)
         gone += [name for name, data in (("XMP", xmp), ("IPTC", iptc), ("comment", comment)) if _too_long(data)]
-        xmp, iptc, comment = None if _too_long(xmp) else xmp, None if _too_long(iptc) else iptc, comment
-        comment = b"" if _too_long(comment) else comment
+        xmp, iptc, comment = (None if _too_long(data) else data for data in (xmp, iptc, comment))
     options: dict[str, Any] = {"icc_profile": metadata.icc, "dpi": metadata.dpi}
     if kind == "TIFF":
         if any(tag in exif for tag in _DIRECTORIES) or iptc:
@@ -180,10 +193,10 @@ def save_options(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[st
     else:
         options["xmp"] = xmp
     if kind == "JPEG":
-        options |= {"comment": comment, "extra": _photoshop_segment(iptc) if iptc else b""}
+        options |= {"comment": comment, "extra": _photoshop_segment(iptc) if iptc else None}
     if kind != "TIFF" and len(exif):
         options["exif"] = exif.tobytes()
-    return {key: value for key, value in options.items() if value is not None and value != b""}, gone
+    return {key: value for key, value in options.items() if value is not None}, gone
 
 
 def _too_long(data: bytes | None) -> bool:
