@@ -23,6 +23,8 @@ from tddsr.pictures.files import from_pil, header_size, read_picture, write_pict
 from tddsr.pictures.folders import find_files, search
 from tddsr.pictures.metadata import Metadata, read_metadata
 from tddsr.pictures.picture import Picture, resize_mask, spread_colours
+from tddsr.pictures.profiles import SRGB as SRGB_XY
+from tddsr.pictures.profiles import gamma_profile
 from tddsr.upscaler import Upscaler, made_from, output_path
 from tests.conftest import photo
 
@@ -59,14 +61,9 @@ def png_with(*chunks: bytes, image: Image.Image | None = None) -> bytes:
     return content[:33] + b"".join(chunks) + content[33:]
 
 
-def grey_profile(gamma: float = 1.8) -> bytes:
-    """A GRAY profile: an sRGB one would not fit grey pixels."""
-    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256)) + bytes(2)
-    white = b"XYZ " + bytes(4) + struct.pack(">3i", *(round(v * 65536) for v in (0.9642, 1, 0.8249)))
-    tags = struct.pack(">I4sII4sII", 2, b"kTRC", 156, len(curve), b"wtpt", 156 + len(curve), len(white))
-    head = b"\2\x40\0\0mntrGRAYXYZ " + bytes(12) + b"acsp"
-    header = (struct.pack(">I4x", 156 + len(curve) + len(white)) + head).ljust(68, b"\0") + white[8:]
-    return header.ljust(128, b"\0") + tags + curve + white
+def as_srgb(light: np.ndarray) -> np.ndarray:
+    """Light in [0,1] as sRGB's values of 255."""
+    return 255 * np.where(light < 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 # -- written -----------------------------------------------------------------------------------------------------------
@@ -129,7 +126,7 @@ def test_metadata_that_cannot_be_written_cost_no_picture(tmp_path):
 
 
 def test_a_grey_profile_is_never_that_of_a_colour_file(tmp_path):
-    profile = grey_profile()
+    profile = gamma_profile(1 / 1.8, grey=True)
     scene().convert("L").save(tmp_path / "a.png", icc_profile=profile)
     picture = read_picture(tmp_path / "a.png")
     write_picture(tmp_path / "b.png", picture)
@@ -137,9 +134,7 @@ def test_a_grey_profile_is_never_that_of_a_colour_file(tmp_path):
     with Image.open(tmp_path / "b.png") as grey, Image.open(tmp_path / "b.webp") as colour:
         assert (grey.mode, grey.info["icc_profile"]) == ("L", profile)
         assert (colour.mode, colour.info.get("icc_profile")) == ("RGB", None)
-        linear = (picture.rgb / 255.0) ** 1.8
-        shown = 255 * np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-        assert np.abs(np.asarray(colour) - shown).mean() < 3
+        assert np.abs(np.asarray(colour) - as_srgb((picture.rgb / 255) ** 1.8)).mean() < 3
     colourful = scene()
     colourful.info["icc_profile"] = profile
     assert from_pil(colourful).metadata.icc is None
@@ -344,6 +339,50 @@ def test_xmp_survives_without_what_is_stale(tmp_path, suffix):
     write_picture(tmp_path / f"b{suffix}", read_picture(tmp_path / "a.jpg"))
     with Image.open(tmp_path / f"b{suffix}") as back:
         assert back.info["xmp"] == XMP.replace(b' tiff:Orientation="6"', b"")
+
+
+def in_srgb(image: Image.Image, profile: bytes) -> np.ndarray:
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    shown = ImageCms.profileToProfile(image, source, SRGB_PROFILE, outputMode="RGB")
+    assert shown is not None
+    return np.asarray(shown).astype(int)
+
+
+def test_gamma_and_primaries_of_a_png_become_a_profile(tmp_path, upscaler):
+    linear = chunk(b"gAMA", struct.pack(">I", 100_000))
+    (tmp_path / "a.png").write_bytes(png_with(linear))
+    for source, mode in ((scene(), "RGB"), (scene().convert("L"), "L")):
+        (tmp_path / "a.png").write_bytes(png_with(linear, image=source))
+        upscaler(tmp_path / "a.png", output=tmp_path / "b.jpg")
+        with Image.open(tmp_path / "b.jpg") as back:
+            assert back.mode == mode
+            profile = back.info["icc_profile"]
+        assert np.abs(in_srgb(source, profile) - as_srgb(np.asarray(source.convert("RGB")) / 255)).max() <= 2
+
+
+def test_primaries_have_the_colours_they_say(tmp_path):
+    # Display P3's: its full red has this place in sRGB before clipping, by the published matrices.
+    p3 = (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
+    body = struct.pack(">8I", *(round(value * 100_000) for value in p3))
+    (tmp_path / "a.png").write_bytes(png_with(chunk(b"gAMA", struct.pack(">I", 45455)), chunk(b"cHRM", body)))
+    profile = read_picture(tmp_path / "a.png").metadata.icc
+    assert profile is not None
+    dull = Image.fromarray(np.full((1, 1, 3), (160, 120, 120), np.uint8))
+    light = (np.array([160, 120, 120]) / 255) ** (1 / 0.45455)
+    matrix = np.array([[1.2249, -0.2247, 0], [-0.0420, 1.0419, 0], [-0.0197, -0.0786, 1.0979]])
+    assert np.abs(in_srgb(dull, profile)[0, 0] - as_srgb(matrix @ light)).max() <= 1.5
+
+
+@pytest.mark.parametrize("chunks", [
+    [chunk(b"gAMA", struct.pack(">I", 45455))],
+    [chunk(b"cHRM", struct.pack(">8I", *(round(value * 100_000) for value in SRGB_XY)))],
+    [chunk(b"sRGB", b"\0"), chunk(b"gAMA", struct.pack(">I", 100_000))],
+    [chunk(b"gAMA", bytes(4))],
+    [chunk(b"cHRM", bytes(32))],
+])  # fmt: skip
+def test_a_png_of_common_or_impossible_colours_gets_no_profile(tmp_path, chunks):
+    (tmp_path / "a.png").write_bytes(png_with(*chunks))
+    assert read_picture(tmp_path / "a.png").metadata.icc is None
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".tif"])

@@ -68,7 +68,10 @@ def made_from(path: Path) -> Path | None:
     """The picture beside ``path`` that it is an enlargement of, by its name; None if there is none."""
     name = re.fullmatch(r"(.+)_x\d+(?:\.\d+)?", path.stem)
     beside = [path.with_name(name[1] + suffix) for suffix in sorted(READABLE)] if name else []
-    return next((source for source in beside if source.exists()), None)
+    try:
+        return next((source for source in beside if source.exists()), None)
+    except OSError:  # a folder that may not be entered: told when the job is done
+        return None
 
 
 def _out_of_memory(error: RuntimeError) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
+from tddsr.pictures.profiles import SRGB, gamma_profile
+
 _TRUE_TAGS = {
     269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 36867, 40091, 40092, 40093, 40094, 40095, 50708,
 }  # fmt: skip
@@ -118,10 +120,24 @@ def _dpi(image: Image.Image, exif: Image.Exif) -> tuple[float, float] | None:
     return (float(told[0]), float(told[1])) if told and min(told) > 0 else None
 
 
+def _png_profile(image: Image.Image) -> bytes | None:
+    """That of a PNG file which tells its colours by gamma and primaries, and not as those of sRGB."""
+    gamma, chromaticity = image.info.get("gamma"), image.info.get("chromaticity")
+    if "srgb" in image.info or (gamma is None and chromaticity is None):
+        return None
+    gamma, chromaticity = gamma or 1 / 2.2, chromaticity or SRGB
+    if abs(gamma * 2.2 - 1) < 0.01 and max(abs(a - b) for a, b in zip(chromaticity, SRGB, strict=True)) < 0.002:
+        return None
+    return gamma_profile(gamma, chromaticity, grey=image.mode[0] in "1LI")
+
+
 def read_metadata(image: Image.Image) -> Metadata:
     """What is true of an image in whatever way it is stored; damaged parts are left out: they must not cost it."""
     found: dict[str, Any] = {"icc": image.info.get("icc_profile"), "text": {}}
     tags = getattr(image, "tag_v2", {})
+    if image.format == "PNG" and not found["icc"]:
+        with contextlib.suppress(Exception):
+            found["icc"] = _png_profile(image)
     with contextlib.suppress(Exception):
         exif = image.getexif()
         found["dpi"] = _dpi(image, exif)
