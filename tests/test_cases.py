@@ -327,6 +327,16 @@ def test_a_print_keeps_its_size(tmp_path, upscaler, source, suffix):
     assert read_picture(tmp_path / f"b{suffix}").metadata.dpi == pytest.approx((600, 300), rel=1e-3)
 
 
+def test_resolutions_in_centimetres_are_known_and_impossible_ones_left_out(tmp_path):
+    scene().save(tmp_path / "a.tif", resolution_unit="cm", x_resolution=100, y_resolution=50)
+    assert read_picture(tmp_path / "a.tif").metadata.dpi == pytest.approx((254, 127))
+    for impossible in ((300, float("nan")), (0, 300), (1e9, 300)):
+        image = scene()
+        image.info["dpi"] = impossible
+        assert read_metadata(image).dpi is None
+    assert Metadata(dpi=(9600, 9600)).enlarged(8).dpi is None
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
 def test_no_resolution_is_made_up(tmp_path, suffix):
     scene().save(tmp_path / f"a{suffix}", exif=exif_of_a_camera().tobytes())

@@ -45,6 +45,9 @@ _MOST_IN_JPEG = 65000
 """Bytes of a kind of metadata that a JPEG file can hold, about."""
 
 
+_MOST_DPI = 65535
+
+
 @dataclass(frozen=True)
 class Metadata:
     """``exif`` tells neither orientation, sizes nor resolution; ``dpi`` is the resolution across and down.
@@ -62,7 +65,10 @@ class Metadata:
 
     def enlarged(self, scale: float) -> Metadata:
         """With a resolution at which the larger picture is printed at the same size."""
-        return self if self.dpi is None else replace(self, dpi=(self.dpi[0] * scale, self.dpi[1] * scale))
+        if self.dpi is None:
+            return self
+        across, down = self.dpi[0] * scale, self.dpi[1] * scale
+        return replace(self, dpi=(across, down) if max(across, down) < _MOST_DPI else None)
 
     @property
     def colour_space(self) -> str:
@@ -117,7 +123,8 @@ def _dpi(image: Image.Image, exif: Image.Exif) -> tuple[float, float] | None:
     if told is None and {_X, _Y} <= set(exif) and exif.get(_UNIT, 2) in (2, 3):
         unit = 2.54 if exif.get(_UNIT) == 3 else 1
         told = exif[_X] * unit, exif[_Y] * unit
-    return (float(told[0]), float(told[1])) if told and min(told) > 0 else None
+    across, down = map(float, told or (0, 0))
+    return (across, down) if 0 < across < _MOST_DPI and 0 < down < _MOST_DPI else None
 
 
 def _png_profile(image: Image.Image) -> bytes | None:
