@@ -162,8 +162,9 @@ def test_a_disk_that_fills_up_at_the_end_is_an_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_process_that_is_told_to_end_leaves_no_hidden_file(tmp_path, number):
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_process_that_is_told_to_end_leaves_no_hidden_file(tmp_path, name):
+    number = getattr(signal, name)
     code = (
         "import os, pathlib, sys\n"
         "from tddsr.files import clean_up_when_ended, whole_or_nothing\n"
