@@ -206,6 +206,47 @@ def test_several_pictures_are_not_written_to_one_file(tmp_path, model):
     assert not (tmp_path / "both.png").exists()
 
 
+def test_results_beside_their_pictures_are_left_alone(tmp_path, model):
+    first, second = picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    assert call("upscale", first, "--model", model).exit_code == 0
+    large = tmp_path / "a_x4.png"
+    again = call("upscale", first, large, second, "--model", model, "--overwrite")
+    assert again.exit_code == 0
+    assert f"{large}: left alone" in again.stdout
+    assert not (tmp_path / "a_x4_x4.png").exists()
+    folder = call("upscale", tmp_path, "-o", tmp_path / "out", "--model", model)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+    assert f"{large} and 1 more: left alone" in folder.stdout
+    assert call("upscale", large, "--model", model, "--scale", 1).exit_code == 0
+    assert (tmp_path / "a_x4_x1.png").exists()
+
+
+def test_an_output_with_a_slash_at_its_end_is_a_folder(tmp_path, model):
+    picture(tmp_path / "a.png")
+    for name in ("Vol. 2", "b.png"):
+        assert call("upscale", tmp_path / "a.png", "-o", f"{tmp_path / name}/", "--model", model).exit_code == 0
+        assert (tmp_path / name / "a.png").exists()
+
+
+def test_what_a_folder_passes_over_is_said(tmp_path, model):
+    picture(tmp_path / "in" / "a.png")
+    for name in ("b.heic", "c.heic"):
+        (tmp_path / "in" / name).write_text("")
+    result = call("upscale", tmp_path / "in", "--model", model)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1].endswith("passed over 2 .heic")
+
+
+def test_what_was_left_out_is_said_in_the_same_line(tmp_path, model):
+    picture(tmp_path / "a.png")
+    Image.open(tmp_path / "a.png").save(tmp_path / "b.tif", save_all=True, append_images=[Image.new("RGB", (24, 20))])
+    result = call("upscale", tmp_path / "a.png", tmp_path / "b.tif", "--model", model)
+    assert result.exit_code == 0
+    plain, noted = result.stdout.splitlines()
+    assert plain.endswith("a_x4.png")
+    assert "holds 2 pictures" in noted
+
+
 def test_a_slip_of_the_hand_replaces_no_picture(tmp_path, model):
     a, b = (picture(tmp_path / name) for name in ("a.png", "b.png"))
     before = b.read_bytes()

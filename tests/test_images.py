@@ -154,7 +154,7 @@ def test_exif_survives_from_any_kind_to_any_other(tmp_path, source, target):
 def test_pil_images_keep_exif_and_get_none_they_had_not():
     exif = Image.Exif()
     exif[0x010F] = "maker"
-    assert from_pil(Image.fromarray(photo())).exif is None
+    assert from_pil(Image.fromarray(photo())).metadata.exif is None
     image = Image.fromarray(photo())
     image.info["exif"] = exif.tobytes()
     again = to_pil(from_pil(image))

@@ -12,7 +12,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tddsr.errors import DownloadError, ImageError, ModelError, TddsrError, UsageError
+from tddsr.errors import DownloadError, ImageError, ImageWarning, ModelError, TddsrError, UsageError
 
 if TYPE_CHECKING:
     from tddsr.upscaler import T, Upscaler
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DownloadError",
     "ImageError",
+    "ImageWarning",
     "ModelError",
     "TddsrError",
     "Upscaler",

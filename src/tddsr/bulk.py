@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tddsr.errors import ImageError, UsageError
+from tddsr.errors import ImageError, ImageWarning, UsageError
 from tddsr.pictures.files import WRITABLE
-from tddsr.pictures.folders import find_files
+from tddsr.pictures.folders import search
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -19,13 +21,14 @@ Status = Literal["done", "skipped", "failed"]
 class Job:
     """One picture to enlarge; a ``problem`` found while planning makes it fail without a try.
 
-    ``partner``: a second file that is written with ``output``.
+    ``partner``: a second file that is written with ``output``. ``note``: nothing is to be done, but something said.
     """
 
     input: Path
     output: Path | None
     problem: str | None = None
     partner: Path | None = None
+    note: str | None = None
 
     @property
     def outputs(self) -> list[Path]:
@@ -54,7 +57,8 @@ def _folder_jobs(
     # What an earlier run wrote into a folder inside this one is not read again.
     written = {path.resolve() for path in exclude if root in path.resolve().parents}
     try:
-        found = [path for path in find_files(folder) if written.isdisjoint(path.resolve().parents)]
+        pictures, others = search(folder)
+        found = [path for path in pictures if written.isdisjoint(path.resolve().parents)]
         if not found:
             raise ImageError(f"{folder}: holds no pictures apart from those in {', '.join(map(str, exclude))}")
     except ImageError as error:
@@ -62,6 +66,20 @@ def _folder_jobs(
         return
     for path in found:
         yield Job(path, output / path.relative_to(folder).with_suffix(default_output(path).suffix))
+    if others:
+        counted = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+        yield Job(folder, None, note=f"{folder}: passed over {counted}")
+
+
+def _without_results(jobs: Sequence[Job], made_from: Callable[[Path], Path | None]) -> Iterator[Job]:
+    """The jobs but for those of pictures that are results themselves, and a note of these."""
+    results = {job.input: source for job in jobs if job.output is not None and (source := made_from(job.input))}
+    yield from (job for job in jobs if job.input not in results)
+    for result, source in list(results.items())[:1]:
+        more = f" and {len(results) - 1} more" if len(results) > 1 else ""
+        yield Job(
+            result, None, note=f"{result}{more}: left alone, made from {source.name} (name it alone to enlarge it)"
+        )
 
 
 def _checked(jobs: Sequence[Job]) -> Iterator[Job]:
@@ -86,28 +104,34 @@ def _is_folder(path: Path) -> bool:
 
 def plan(
     inputs: Sequence[Path],
-    output: Path | None,
+    output: str | Path | None,
     default_output: Callable[[Path], Path],
     *,
     folder_tag: str = "",
     exclude: Sequence[Path] = (),
     partner: Callable[[Path], Path] | None = None,
+    made_from: Callable[[Path], Path | None] = lambda _: None,
 ) -> list[Job]:
     """Pair every picture with its output.
 
     Args:
         inputs: files and folders; a folder is searched to its depths and its tree mirrored.
-        output: a file (for one picture), or a folder; None writes beside the input.
+        output: a file (for one picture), or a folder, which it is for sure with a slash at its end; None writes
+            beside the input.
         default_output: where the result of a file is written by default; its suffix is used in any case.
         folder_tag: added to a folder's name to make its default output.
         exclude: folders that are not searched, beside ``output``, where they lie inside a searched one.
         partner: output -> the file that is written with it.
+        made_from: the picture beside one that it is a result of; results are left alone unless nothing else is named.
 
     Raises:
         UsageError: ``output`` is a picture's name, and there may be several.
     """
     one_file = len(inputs) == 1 and not _is_folder(inputs[0])
-    if output is not None and not one_file and output.suffix.lower() in WRITABLE and not output.is_dir():
+    into_folder = str(output).endswith(("/", os.sep))
+    output = None if output is None else Path(output)
+    into_folder |= output is not None and output.is_dir()
+    if output is not None and not one_file and output.suffix.lower() in WRITABLE and not into_folder:
         raise UsageError(f"{output} is one picture; the output of several, or of a folder, is a folder")
     jobs: list[Job] = []
     for path in inputs:
@@ -117,10 +141,12 @@ def plan(
             jobs += _folder_jobs(path, folder, default_output, [folder, *exclude])
         elif output is None:
             jobs.append(Job(path, default_output(path)))
-        elif one_file and output.suffix and not output.is_dir():
+        elif one_file and output.suffix and not into_folder:
             jobs.append(Job(path, output))
         else:
             jobs.append(Job(path, output / path.with_suffix(default_output(path).suffix).name))
+    if not one_file:
+        jobs = list(_without_results(jobs, made_from))
     if partner is not None:
         jobs = [job if job.output is None else replace(job, partner=partner(job.output)) for job in jobs]
     return list(_checked(jobs))
@@ -130,7 +156,7 @@ def _do(
     job: Job, enlarge: Callable[[Path, Path], Any], overwrite: bool, sources: Collection[Path]
 ) -> tuple[Status, str]:
     if job.output is None:
-        return "failed", job.problem or f"{job.input}: has no output"
+        return ("skipped", job.note) if job.note else ("failed", job.problem or f"{job.input}: has no output")
     try:
         existing = [path for path in job.outputs if path.exists()]
         if existing and job.input.exists():
@@ -141,7 +167,9 @@ def _do(
             for path in existing:
                 if path.resolve() in sources:
                     return "failed", f"{job.input}: would overwrite {path}, another of the inputs"
-        enlarge(job.input, job.output)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ImageWarning)
+            enlarge(job.input, job.output)
     except ImageError as error:
         return "failed", str(error)
     except MemoryError:
@@ -150,12 +178,15 @@ def _do(
         return "failed", f"{job.input}: {error.strerror or error}"
     except Exception as error:  # whatever is wrong with one picture, the others go on
         return "failed", f"{job.input}: {type(error).__name__}: {' '.join(str(error).split())}"
-    return "done", f"{job.input} -> {job.output}"
+    for other in (warning for warning in caught if not issubclass(warning.category, ImageWarning)):
+        warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    notes = [str(warning.message) for warning in caught if issubclass(warning.category, ImageWarning)]
+    return "done", f"{job.input} -> {job.output}" + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def run(jobs: Sequence[Job], enlarge: Callable[[Path, Path], Any], overwrite: bool = False) -> Iterator[Result]:
     """Do the jobs in order, one result each; a failure is a result, and the others go on."""
-    sources = {job.input.resolve() for job in jobs}
+    sources = {job.input.resolve() for job in jobs if job.note is None}
     for job in jobs:
         start = time.perf_counter()
         status, message = _do(job, enlarge, overwrite, sources)

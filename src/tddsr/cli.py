@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from tddsr import __version__
 from tddsr.errors import TddsrError, UsageError
+from tddsr.files import clean_up_when_ended
 
 
 class _Commands(TyperGroup):
@@ -62,9 +63,7 @@ def _tile(value: str) -> int | Literal["auto"] | None:
 @app.command()
 def upscale(
     inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="pictures and folders")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="a file or folder; by default beside the input, photo_x4.jpg")
-    ] = None,
+    output: Annotated[str | None, typer.Option("--output", "-o", help="file or folder/, else beside IN")] = None,
     scale: Annotated[float, typer.Option(min=1, max=8, help="how many times as large")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="chooses the noise")] = 0,
     model: Annotated[str, typer.Option(help="compact, compact-small (faster), sinsr .. or a model file")] = "compact",
@@ -85,12 +84,12 @@ def upscale(
     from rich.progress import Progress
 
     from tddsr import bulk
-    from tddsr.upscaler import Upscaler, output_path
+    from tddsr.upscaler import Upscaler, made_from, output_path
 
     upscaler = Upscaler.load(model, device=device, dtype=getattr(torch, dtype), tile=_tile(tile), compiled=compiled)
     if steps is not None:
         upscaler.model.check_steps(steps)
-    jobs = bulk.plan(inputs, output, lambda path: output_path(path, scale), folder_tag=f"_x{scale:g}")
+    jobs = bulk.plan(inputs, output, lambda p: output_path(p, scale), folder_tag=f"_x{scale:g}", made_from=made_from)
 
     console = Console(stderr=True)
     failed = False
@@ -386,6 +385,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """Run the command line; a wrong option is one line and exit code 2."""
+    clean_up_when_ended()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be no text at all

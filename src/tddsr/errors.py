@@ -19,6 +19,10 @@ class ImageError(TddsrError, ValueError):
     """A file that cannot be read or written as a picture; the message is one line that names the file."""
 
 
+class ImageWarning(RuntimeWarning):
+    """Something of a picture was left out or mended; the message says what."""
+
+
 class ModelError(TddsrError, ValueError):
     """A model that is unknown, or whose file cannot be used, with the reason."""
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+_CANNOT = {errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+"""What a share says of things that it does not know; a full disk says something else."""
 
 
 @contextlib.contextmanager
@@ -18,14 +24,34 @@ def whole_or_nothing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        for finish in (_sync, _open_to_others):
+            try:
+                finish(temporary)
+            except OSError as error:
+                if error.errno not in _CANNOT:
+                    raise
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _open_to_others(path: Path) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)
+
+
+def clean_up_when_ended() -> None:
+    """Let SIGTERM and SIGHUP end the process by an exception, so that no temporary file stays."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
 
 
 def file_hash(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +20,17 @@ from tddsr.device import pick_device
 from tddsr.errors import UsageError
 from tddsr.model import Model, Sampler
 from tddsr.pictures.arrays import from_array, to_array
-from tddsr.pictures.files import WRITABLE, check_writable, from_pil, read_picture, to_pil, write_picture
-from tddsr.pictures.picture import Picture, Pixels, resize
+from tddsr.pictures.files import (
+    READABLE,
+    WRITABLE,
+    check_writable,
+    from_pil,
+    holds_transparency,
+    read_picture,
+    to_pil,
+    write_picture,
+)
+from tddsr.pictures.picture import Picture, Pixels, resize, resize_mask, same_channels, spread_colours
 from tddsr.pictures.tensors import like_tensor, to_arrays, to_pixels, to_tensor
 from tddsr.tiling import Box, feathered, plan, round_up
 from tddsr.weights.names import load_model
@@ -44,9 +54,24 @@ _SMALLEST_TILE = 32
 
 
 def output_path(path: Path, scale: float) -> Path:
-    """Where the enlargement of ``path`` is written by default: beside it, ``photo_x4.jpg``; .png for rare kinds."""
+    """Where the enlargement of ``path`` is written by default: beside it, ``photo_x4.jpg``.
+
+    It is a .png for rare kinds, and for a transparent picture whose name says JPEG.
+    """
     suffix = path.suffix if path.suffix.lower() in WRITABLE else ".png"
+    if suffix.lower() in (".jpg", ".jpeg", ".jfif") and holds_transparency(path):
+        suffix = ".png"
     return path.with_name(f"{path.stem}_x{scale:g}{suffix}")
+
+
+def made_from(path: Path) -> Path | None:
+    """The picture beside ``path`` that it is an enlargement of, by its name; None if there is none."""
+    name = re.fullmatch(r"(.+)_x\d+(?:\.\d+)?", path.stem)
+    beside = [path.with_name(name[1] + suffix) for suffix in sorted(READABLE)] if name else []
+    try:
+        return next((source for source in beside if source.exists()), None)
+    except OSError:  # a folder that may not be entered: told when the job is done
+        return None
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
@@ -132,9 +157,17 @@ class Upscaler:
         steps = self._check(scale, seed, steps, sampler)
 
         def enlarge(picture: Picture) -> Picture:
-            rgb = self._enlarge(picture.rgb, scale, seed, steps, sampler, progress)
-            alpha = None if picture.alpha is None else resize(picture.alpha, (rgb.shape[1], rgb.shape[0]))
-            return replace(picture, rgb=rgb, alpha=alpha)
+            shown = picture.rgb if picture.alpha is None else spread_colours(picture.rgb, picture.alpha)
+            large = replace(
+                picture,
+                rgb=self._enlarge(shown, scale, seed, steps, sampler, progress),
+                metadata=picture.metadata.enlarged(scale),
+            )
+            if picture.alpha is not None:
+                large.alpha = resize_mask(picture.alpha, large.size)
+            if not picture.grey and same_channels(shown):
+                large.rgb = np.repeat(large.luma[..., None], 3, axis=2)
+            return large
 
         if isinstance(picture, str | Path):
             source = Path(picture)
@@ -169,7 +202,9 @@ class Upscaler:
 
     @staticmethod
     def _target_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-        return round(size[0] * scale), round(size[1] * scale)
+        """Halves are rounded up."""
+        width, height = (math.floor(side * scale + 0.5 + 1e-9) for side in size)
+        return width, height
 
     # -- tiles ------------------------------------------------------------------------------------------------------
 

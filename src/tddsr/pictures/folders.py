@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -77,15 +79,40 @@ def find_files(folder: Path) -> list[Path]:
     Raises:
         ImageError: the folder is missing, or holds no pictures.
     """
+    return search(folder)[0]
+
+
+def search(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """The files of ``find_files``, and how many others there are of each suffix.
+
+    Raises:
+        ImageError: as ``find_files``.
+    """
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder")
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in READABLE
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    found, others = [], Counter[str]()
+    for path in _walk(folder):
+        if path.suffix.lower() in READABLE and path.is_file():
+            found.append(path)
+        else:
+            others[path.suffix.lower() or "without suffix"] += 1
     if not found:
         raise ImageError(f"{folder}: holds no pictures ({', '.join(sorted(READABLE))})")
-    return found
+    return sorted(found), others
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """What is below ``folder`` and not hidden; a folder that several links lead to comes once, by no link if it can."""
+    seen: set[Path] = set()
+    waiting = [folder]
+    while waiting:
+        for name, folders, files in os.walk(waiting.pop(0)):
+            here, real = Path(name), Path(name).resolve()
+            above = folder.resolve().is_relative_to(real) and here != folder
+            if real in seen or above:  # a link to what is above would lead to everything
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            waiting += [here / name for name in folders if (here / name).is_symlink()]
+            yield from (here / name for name in files if not name.startswith("."))

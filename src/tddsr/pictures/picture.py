@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from tddsr.pictures.metadata import Metadata
 
 Pixels = NDArray[Any]
 """(H,W,3) or (H,W); uint8, uint16, or floating point in [0,1]."""
@@ -27,8 +29,7 @@ class Picture:
     rgb: Pixels
     alpha: Pixels | None = None
     grey: bool = False
-    icc: bytes | None = None
-    exif: bytes | None = None
+    metadata: Metadata = field(default_factory=Metadata)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -62,13 +63,48 @@ def to_8_bit(values: Pixels) -> Pixels:
     return values if values.dtype == np.uint8 else np.round(values / 257).astype(np.uint8)
 
 
-def resize(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Lanczos, each channel on its own where PIL has no such colour picture. ``size`` is (width, height)."""
+def resize(pixels: Pixels, size: tuple[int, int], kernel: Image.Resampling = Image.Resampling.LANCZOS) -> Pixels:
+    """Each channel on its own where PIL has no such colour picture. ``size`` is (width, height)."""
     if pixels.dtype == np.uint8:
-        return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+        return np.asarray(Image.fromarray(pixels).resize(size, kernel))
     planes = np.moveaxis(np.atleast_3d(pixels), 2, 0).astype(np.float32)
-    resized = [np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.LANCZOS)) for plane in planes]
+    resized = [np.asarray(Image.fromarray(plane).resize(size, kernel)) for plane in planes]
     return to_type(np.stack(resized, axis=-1).reshape(size[1], size[0], *pixels.shape[2:]), pixels.dtype)
+
+
+def resize_mask(alpha: Pixels, size: tuple[int, int]) -> Pixels:
+    """(H,W) of another ``size`` (width, height): what is fully clear or opaque stays so right up to its edge."""
+    return resize(alpha, size, Image.Resampling.BICUBIC)  # one lobe: it overshoots at an edge, and never comes back
+
+
+def spread_colours(rgb: Pixels, alpha: Pixels) -> Pixels:
+    """``rgb``, with the colours that show around them where nothing shows: hidden ones would bleed into the edges."""
+    shows = alpha > 0
+    if shows.all() or not shows.any():
+        return rgb
+    weights = shows.astype(np.float32)
+    filled = _fill(rgb * weights[..., None], weights)
+    return np.where(shows[..., None], rgb, to_type(filled, rgb.dtype))
+
+
+def _fill(sums: Pixels, weights: Pixels) -> Pixels:
+    """Weighted means; where there is no weight, those of the smallest block of 2, 4, 8 .. pixels that has some."""
+    means = sums / np.maximum(weights, 1)[..., None]
+    if weights.all():
+        return means
+    height, width = weights.shape
+    even = ((0, height % 2), (0, width % 2))
+    blocks = (-(-height // 2), 2, -(-width // 2), 2)
+    coarse = _fill(
+        np.pad(sums, (*even, (0, 0))).reshape(*blocks, 3).sum((1, 3)), np.pad(weights, even).reshape(blocks).sum((1, 3))
+    )
+    around = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    return np.where(weights[..., None] > 0, means, around)
+
+
+def same_channels(rgb: Pixels) -> bool:
+    """Whether a colour picture shows greys only."""
+    return bool((rgb[..., :1] == rgb[..., 1:]).all())
 
 
 def centre(pixels: Pixels, side: int) -> Pixels:

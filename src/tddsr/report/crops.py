@@ -15,6 +15,7 @@ from PIL import Image
 from tddsr.errors import ImageError
 from tddsr.pictures.files import read_picture, to_pil
 from tddsr.pictures.folders import find_files
+from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.picture import LUMA, to_8_bit
 
 QUALITIES: tuple[int | None, ...] = (None, 95, 90, 80, 65)
@@ -174,7 +175,9 @@ def layers_of_files(paths: Sequence[Path], names: Sequence[str]) -> list[Layer]:
                 f"{path} is {w}x{h}, no whole fraction of {width}x{height}, the largest one: crop or resize it"
             )
         alpha = None if picture.alpha is None else to_8_bit(picture.alpha)
-        shown = to_pil(replace(picture, rgb=picture.rgb_8_bit, alpha=alpha, exif=None))
+        shown = to_pil(
+            replace(picture, rgb=picture.rgb_8_bit, alpha=alpha, metadata=Metadata(icc=picture.metadata.icc))
+        )
         layers.append(Layer(name, shown if shown.mode in ("RGB", "RGBA") else _in_colour(shown), w < width))
     return layers
 

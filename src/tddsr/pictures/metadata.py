@@ -1,0 +1,226 @@
+"""What a file says of its picture beside the pixels: what is still true of an enlarged one, and how files hold it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngInfo
+
+from tddsr.pictures.profiles import SRGB, gamma_profile
+
+_TRUE_TAGS = {
+    269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432, 36867, 40091, 40092, 40093, 40094, 40095, 50708,
+}  # fmt: skip
+"""Tags of what is shown, who made it, when and with what. All others (layout, layers, private ones) may be stale."""
+
+_SIZE_TAGS = {37122, 40962, 40963, 40965}
+"""Of the EXIF directory: bits a pixel, width, height, and a pointer to another directory."""
+
+_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+_X, _Y, _UNIT = ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit
+_XMP, _IPTC, _PHOTOSHOP_IPTC = 700, 33723, 0x0404
+
+_STACK_DESCRIPTION = re.compile(r'ImageJ=|\{"shape"|<\?xml.*<OME', re.DOTALL)
+"""Descriptions by programs of how many planes their file holds."""
+
+_STALE_TEXT = re.compile(r"XML:com\.adobe\.xmp|Raw profile type |Thumb::")
+
+_STALE_XMP_NAMES = (
+    rb"(?:tiff:(?:Orientation|ImageWidth|ImageLength|XResolution|YResolution|ResolutionUnit)|exif:Pixel[XY]Dimension)"
+)
+_STALE_XMP = re.compile(
+    rb"\s" + _STALE_XMP_NAMES + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')"
+    rb"|<(" + _STALE_XMP_NAMES + rb")>[^<]*</\1>"
+    rb"|<xmp:Thumbnails>.*?</xmp:Thumbnails>",
+    re.DOTALL,
+)  # fmt: skip
+
+_MOST_IN_JPEG = 65000
+"""Bytes of a kind of metadata that a JPEG file can hold, about."""
+
+
+_MOST_DPI = 65535
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """``exif`` tells neither orientation, sizes nor resolution; ``dpi`` is the resolution across and down.
+
+    ``text`` is that of PNG files, whose ``Comment`` other kinds have as well. ``lossless`` is how the file was packed.
+    """
+
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    text: Mapping[str, str] = field(default_factory=dict)
+    dpi: tuple[float, float] | None = None
+    lossless: bool = False
+
+    def enlarged(self, scale: float) -> Metadata:
+        """With a resolution at which the larger picture is printed at the same size."""
+        if self.dpi is None:
+            return self
+        across, down = self.dpi[0] * scale, self.dpi[1] * scale
+        return replace(self, dpi=(across, down) if max(across, down) < _MOST_DPI else None)
+
+    @property
+    def colour_space(self) -> str:
+        """That of the ICC profile: GRAY, RGB, CMYK .., or nothing."""
+        return self.icc[16:20].decode("latin-1").strip() if self.icc else ""
+
+    @property
+    def info(self) -> dict[str | tuple[int, int], Any]:
+        """As a PIL image carries it."""
+        told: dict[str | tuple[int, int], Any] = {
+            "icc_profile": self.icc,
+            "exif": self.exif,
+            "xmp": self.xmp,
+            "dpi": self.dpi,
+        }
+        return {key: value for key, value in told.items() if value}
+
+
+def _exif(source: Image.Exif) -> bytes | None:
+    kept = Image.Exif()
+    for tag in sorted(_TRUE_TAGS & set(source)):
+        value = source[tag]
+        if not (isinstance(value, str) and _STACK_DESCRIPTION.match(value)):
+            kept[tag] = _as_read(value)
+    for directory in _DIRECTORIES:
+        details = {tag: _as_read(value) for tag, value in source.get_ifd(directory).items() if tag not in _SIZE_TAGS}
+        if details:
+            kept[directory] = details
+    return kept.tobytes() if len(kept) else None
+
+
+def _as_read(value: Any) -> Any:
+    """Of a tag: Pillow reads any letters, but writes only those of ASCII."""
+    return value.encode("latin-1", "replace") if isinstance(value, str) else value
+
+
+def _loaded(data: bytes | None) -> Image.Exif:
+    exif = Image.Exif()
+    if data:
+        exif.load(data)
+        for ifd in (exif, *(exif.get_ifd(tag) for tag in _DIRECTORIES)):
+            for tag, value in list(ifd.items()):
+                ifd[tag] = _as_read(value)
+    return exif
+
+
+def _dpi(image: Image.Image, exif: Image.Exif) -> tuple[float, float] | None:
+    """The resolution, where the file tells one: Pillow makes one up for JPEG and TIFF files without."""
+    told = image.info.get("dpi")
+    if image.format == "TIFF" or (image.format in ("JPEG", "MPO") and not image.info.get("jfif_unit")):
+        told = None
+    if told is None and {_X, _Y} <= set(exif) and exif.get(_UNIT, 2) in (2, 3):
+        unit = 2.54 if exif.get(_UNIT) == 3 else 1
+        told = exif[_X] * unit, exif[_Y] * unit
+    across, down = map(float, told or (0, 0))
+    return (across, down) if 0 < across < _MOST_DPI and 0 < down < _MOST_DPI else None
+
+
+def _png_profile(image: Image.Image) -> bytes | None:
+    """That of a PNG file which tells its colours by gamma and primaries, and not as those of sRGB."""
+    gamma, chromaticity = image.info.get("gamma"), image.info.get("chromaticity")
+    if "srgb" in image.info or (gamma is None and chromaticity is None):
+        return None
+    gamma, chromaticity = gamma or 1 / 2.2, chromaticity or SRGB
+    if abs(gamma * 2.2 - 1) < 0.01 and max(abs(a - b) for a, b in zip(chromaticity, SRGB, strict=True)) < 0.002:
+        return None
+    return gamma_profile(gamma, chromaticity, grey=image.mode[0] in "1LI")
+
+
+def read_metadata(image: Image.Image) -> Metadata:
+    """What is true of an image in whatever way it is stored; damaged parts are left out: they must not cost it."""
+    found: dict[str, Any] = {"icc": image.info.get("icc_profile"), "text": {}}
+    tags = getattr(image, "tag_v2", {})
+    if image.format == "PNG" and not found["icc"]:
+        with contextlib.suppress(Exception):
+            found["icc"] = _png_profile(image)
+    with contextlib.suppress(Exception):
+        exif = image.getexif()
+        found["dpi"] = _dpi(image, exif)
+        found["exif"] = _exif(exif)
+    with contextlib.suppress(Exception):
+        found["text"] = {k: v for k, v in getattr(image, "text", {}).items() if not _STALE_TEXT.match(k)}
+        if comment := image.info.get("comment"):
+            found["text"]["Comment"] = comment.decode(errors="replace") if isinstance(comment, bytes) else comment
+    xmp = image.info.get("xmp")
+    if isinstance(xmp, str):
+        xmp = xmp.encode()
+    if isinstance(xmp, bytes):
+        found["xmp"] = _STALE_XMP.sub(b"", xmp)
+    photoshop = image.info.get("photoshop")
+    iptc = photoshop.get(_PHOTOSHOP_IPTC) if isinstance(photoshop, dict) else tags.get(_IPTC)
+    if isinstance(iptc, bytes):
+        found["iptc"] = iptc
+    return Metadata(**found)
+
+
+def _shorten(exif: Image.Exif, most: int) -> list[str]:
+    """Take the longest tags out until no more than ``most`` bytes are left; their names."""
+    gone = []
+
+    def length(place: tuple[Any, int]) -> int:
+        value = place[0][place[1]]
+        return len(value) if isinstance(value, str | bytes) else len(repr(value))
+
+    while len(exif.tobytes()) > most:
+        directories = [exif.get_ifd(tag) for tag in _DIRECTORIES]
+        places = [(exif, tag) for tag in exif if tag not in _DIRECTORIES]
+        holder, tag = max([*places, *((ifd, tag) for ifd in directories for tag in ifd)], key=length)
+        del holder[tag]
+        gone.append(ExifTags.TAGS.get(tag, str(tag)))
+    return gone
+
+
+def _photoshop_segment(iptc: bytes) -> bytes:
+    """The JPEG segment that holds IPTC data."""
+    body = (
+        b"Photoshop 3.0\0" + b"8BIM" + struct.pack(">HHI", _PHOTOSHOP_IPTC, 0, len(iptc)) + iptc + bytes(len(iptc) % 2)
+    )
+    return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
+
+
+def save_options(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[str]]:
+    """Options for PIL's ``save`` as JPEG, PNG, TIFF or WEBP; and the names of what is too long for such a file."""
+    xmp, iptc, comment = metadata.xmp, metadata.iptc, metadata.text.get("Comment", "").encode() or None
+    exif = _loaded(metadata.exif)
+    gone = []
+    if metadata.dpi and (len(exif) or kind == "WEBP") and kind != "TIFF":
+        exif[_X], exif[_Y], exif[_UNIT] = *metadata.dpi, 2
+    if kind == "JPEG":
+        gone = _shorten(exif, _MOST_IN_JPEG)
+        gone += [name for name, data in (("XMP", xmp), ("IPTC", iptc), ("comment", comment)) if _too_long(data)]
+        xmp, iptc, comment = (None if _too_long(data) else data for data in (xmp, iptc, comment))
+    options: dict[str, Any] = {"icc_profile": metadata.icc, "dpi": metadata.dpi}
+    if kind == "TIFF":
+        if any(tag in exif for tag in _DIRECTORIES) or iptc:
+            options["compression"] = "raw"  # libtiff, which packs, cannot write these
+        exif.update({tag: data for tag, data in ((_XMP, xmp), (_IPTC, iptc)) if data})
+        options["tiffinfo"] = exif
+    elif kind == "PNG":
+        options["pnginfo"] = texts = PngInfo()
+        for key, value in metadata.text.items():
+            texts.add_text(key, value, zip=len(value) > 1000)
+        if xmp:
+            texts.add_itxt("XML:com.adobe.xmp", xmp.decode(errors="replace"))
+    else:
+        options["xmp"] = xmp
+    if kind == "JPEG":
+        options |= {"comment": comment, "extra": _photoshop_segment(iptc) if iptc else None}
+    if kind != "TIFF" and len(exif):
+        options["exif"] = exif.tobytes()
+    return {key: value for key, value in options.items() if value is not None}, gone
+
+
+def _too_long(data: bytes | None) -> bool:
+    return data is not None and len(data) > _MOST_IN_JPEG
