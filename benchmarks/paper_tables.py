@@ -284,6 +284,8 @@ def main() -> None:
         groups = measure(table, output)
         for path in write_report(groups, output, table.title, options.pictures, comment=table.comment):
             print(path)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (TddsrError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(getattr(error, "exit_code", 1))

@@ -17,7 +17,7 @@ from tddsr.training.load import recipe_files
 from tddsr.weights.file import save_model
 from tddsr.weights.names import load_model, read_notes
 from tests.conftest import photo
-from tests.test_images import png_with_size, truncated_jpeg
+from tests.test_picture_files import png_with_size, truncated_jpeg
 
 
 @pytest.fixture

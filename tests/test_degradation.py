@@ -10,13 +10,14 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tddsr import rng
-from tddsr.degradation import degrade, pipeline
+from tddsr.degradation import pipeline
 from tddsr.degradation.jpeg import jpeg
 from tddsr.degradation.kernels import density_kernels, filter2d, sinc_kernels
-from tddsr.degradation.noise import film_grain, gaussian_noise, luma, poisson_noise
-from tddsr.degradation.pipeline import degrade_mixed, degrade_pair, sharpen
+from tddsr.degradation.noise import film_grain, gaussian_noise, poisson_noise
+from tddsr.degradation.pipeline import degrade, degrade_mixed, degrade_pair, sharpen
 from tddsr.degradation.presets import Degradation, Preset, Stage, choose_presets
 from tddsr.degradation.resize import MODES, resize, resize_matrices
+from tddsr.pictures.tensors import luma
 from tests.conftest import photo
 
 B = 6

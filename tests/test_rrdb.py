@@ -85,6 +85,14 @@ def test_the_halo_is_as_far_as_it_sees(tail):
     assert seen <= halo <= seen + 2
 
 
+def test_a_measured_reach_is_the_margin_of_tiles():
+    def halo(reach: int | None) -> int | None:
+        return Model(ModelConfig(role="student", network=RRDBConfig(kind="rrdb", blocks=6, reach=reach))).halo(1)
+
+    assert halo(48) == 48 + 2  # of the bicubic enlargement
+    assert halo(1000) == halo(None) == 96
+
+
 def test_noise_and_time_change_nothing_until_they_are_trained():
     model, lr = small_rrdb(), lr_of(8, 8)
     assert torch.equal(model.sample(lr, noise(lr)), model.sample(lr, 5 * noise(lr)))

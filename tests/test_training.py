@@ -319,7 +319,7 @@ def test_folders_that_cannot_be_trained_on_say_why(photos, tmp_path):
         Patches(DataConfig(train=photos, patch=40), 0)
 
 
-def test_photos_are_reduced_and_never_enlarged(tmp_path):
+def test_folders_are_reduced_and_never_enlarged(tmp_path):
     Image.fromarray(photo(100, 140)).save(tmp_path / "a.png")
     assert read_photo(tmp_path / "a.png", side=50).shape == (50, 70, 3)
     assert read_photo(tmp_path / "a.png", side=200).shape == (100, 140, 3)

@@ -25,6 +25,8 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except TddsrError as error:
             _fail(str(error), error.exit_code)
+        except BrokenPipeError:  # the reader has seen enough
+            raise
         except OSError as error:  # of an output: a full disk, a folder that may not be written to
             _fail(f"{error.filename or 'tddsr'}: {error.strerror or error}", code=1)
         except KeyboardInterrupt:
@@ -45,9 +47,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and stop")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="say it")] = False,
 ) -> None:
     """Enlarge small, blurred, noisy or compressed photos four times, in one network pass; and train such networks."""
 
@@ -158,11 +158,11 @@ def train(
         from tddsr.training import start
     except ModuleNotFoundError as error:
         _fail(f"training needs the package {error.name}: pip install 'tddsr[train]'", code=1)
-    run = start.prepare(load_recipe(recipe, overrides or []), pick_device(device), Console())
-    if dry_run:
-        typer.echo(start.dry_run(run))
-    else:
-        run.run()
+    try:
+        run = start.prepare(load_recipe(recipe, overrides or []), pick_device(device), Console())
+        typer.echo(start.dry_run(run)) if dry_run else run.run()
+    except RuntimeError as error:  # PyTorch's: memory, a full disk, sizes that do not go together
+        _fail(" ".join(str(error).split()), code=1)
 
 
 @app.command()
@@ -264,8 +264,8 @@ def evaluate(
     if lr is not None and len(presets) > 1:
         raise UsageError(f"--preset {preset} is for --hr that is degraded: leave it or --lr away")
     protocol = Protocol(crop=crop, border=border, colour=colour, tile=chosen_tile, seeds=seeds, device=where.type)
-    methods, unavailable = find_methods(specs, where, chosen_tile)
     sets = {name: find_pictures(hr, lr, name, seed, limit, crop, part, side) for name in presets}
+    methods, unavailable = find_methods(specs, where, chosen_tile)
     ready = load_scores(chosen, Setting(colour, border, features, where))
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -30,7 +30,7 @@ class ModelError(TddsrError, ValueError):
 
 
 class WeightsError(ModelError):
-    """Weights of a feature network that cannot be had or used; the message says what to do."""
+    """Weights that cannot be had or used; the message says what to do."""
 
     exit_code = 1
 

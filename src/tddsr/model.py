@@ -36,6 +36,10 @@ class ScheduleConfig(BaseModel):
     min_noise: float = Field(0.2, gt=0, description="level of the noise at t = 1")
     end: float = Field(0.99, gt=0, lt=1, description="sqrt(eta_T)")
 
+    def model_post_init(self, context: object) -> None:
+        """Check what the types cannot say."""
+        self.build()
+
     def build(self) -> Schedule:
         return Schedule.geometric(**self.model_dump())
 

@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 from tddsr.degradation.kernels import density_kernels, filter2d
-from tddsr.pictures.picture import LUMA
-
-
-def luma(image: Tensor) -> Tensor:
-    """(B,3,H,W) -> (B,1,H,W), BT.601."""
-    weights = torch.tensor(LUMA, device=image.device, dtype=image.dtype)
-    return (image * weights[:, None, None]).sum(dim=1, keepdim=True)
+from tddsr.pictures.tensors import luma
 
 
 def gaussian_noise(image: Tensor, sigma: Tensor, grey: Tensor, generator: torch.Generator) -> Tensor:

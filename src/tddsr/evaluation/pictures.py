@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -123,7 +124,7 @@ def by_name(folder: Path, part: tuple[float, float] = ALL) -> tuple[dict[str, Pa
     found: dict[str, Path] = {}
     problems: dict[str, str] = {}
     for path in find_photos(folder, part):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+        name = os.fsencode(path.relative_to(folder).with_suffix("").as_posix()).decode(errors="backslashreplace")
         if found.setdefault(name, path) != path:
             problems[name] = f"{path} has the same name as {found[name].name}, which is used"
     return found, problems
@@ -149,7 +150,7 @@ def find_pictures(
         UsageError: neither folder is given, or pictures that are not degraded are to be reduced or parted.
     """
     if hr is None and lr is None:
-        raise UsageError("there is nothing to score on: give hr, lr or both")
+        raise UsageError("there is nothing to score on: give --hr, --lr or both")
     if lr is not None and (part != ALL or side is not None):
         raise UsageError(f"part and side are for hr that is degraded: leave them out, or lr ({lr})")
     true, problems = ({}, {}) if hr is None else by_name(hr, part)

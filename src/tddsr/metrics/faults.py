@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tddsr.degradation.noise import luma
+from tddsr.pictures.tensors import luma
 
 _SCALE = 4
 _BLOCK = 8

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from tddsr.networks.layers import TIME_WAVES, Recomputed, bicubic_x4, time_waves
@@ -27,10 +27,14 @@ class CompactConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["compact"] = Field("compact", description="a small U-Net of plain convolutions, ours")
-    widths: tuple[int, ...] = Field((48, 96, 192), min_length=1, description="channels a level, the lr size first")
-    encoder_blocks: tuple[int, ...] = Field((1, 2), description="blocks a level but the last, on the way down")
+    widths: tuple[PositiveInt, ...] = Field(
+        (48, 96, 192), min_length=1, description="channels a level, the lr size first"
+    )
+    encoder_blocks: tuple[NonNegativeInt, ...] = Field(
+        (1, 2), description="blocks a level but the last, on the way down"
+    )
     middle_blocks: int = Field(4, ge=0, description="blocks of the coarsest level")
-    decoder_blocks: tuple[int, ...] = Field((2, 2), description="blocks a level but the last, on the way up")
+    decoder_blocks: tuple[NonNegativeInt, ...] = Field((2, 2), description="blocks a level but the last, on the way up")
     time_features: int = Field(TIME_WAVES, ge=2, multiple_of=2, description="cosines and sines that tell the time step")
     tail: int = Field(0, ge=0, description="channels of a last correction at hr size; 0: there is none")
 

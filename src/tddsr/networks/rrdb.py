@@ -49,6 +49,9 @@ class RRDBConfig(BaseModel):
         4, description="lr sizes at which the tail works; at less than 4, each of its pixels makes a block of hr pixels"
     )
     tail_features: int = Field(64, ge=1, description="channels of the tail")
+    reach: int | None = Field(
+        None, ge=1, description="lr pixels beyond which nothing moves a pixel, as measured; unset: all that layers see"
+    )
 
 
 def _act(x: Tensor) -> Tensor:
@@ -124,8 +127,9 @@ class RRDBNet(nn.Module):
 
     @property
     def halo(self) -> int:
-        """How many lr pixels beyond itself an output pixel depends on, at most."""
-        return self._tail_reach + 2 + self.config.blocks * DENSE_BLOCKS * CONVOLUTIONS  # conv_first, conv_body
+        """How many lr pixels beyond itself an output pixel depends on, at most; as measured, by more than rounding."""
+        seen = self._tail_reach + 2 + self.config.blocks * DENSE_BLOCKS * CONVOLUTIONS  # conv_first, conv_body
+        return min(seen, self.config.reach or seen)
 
     @property
     def bytes_per_lr_pixel(self) -> int:

@@ -59,8 +59,10 @@ def to_type(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
 
 
 def to_8_bit(values: Pixels) -> Pixels:
-    """uint8 or uint16 as uint8, rounded."""
-    return values if values.dtype == np.uint8 else np.round(values / 257).astype(np.uint8)
+    """Any type as uint8, rounded."""
+    if values.dtype == np.uint8:
+        return values
+    return to_type(values * (255 / largest(values.dtype)), np.dtype(np.uint8))
 
 
 def resize(pixels: Pixels, size: tuple[int, int], kernel: Image.Resampling = Image.Resampling.LANCZOS) -> Pixels:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tddsr.errors import UsageError
-from tddsr.pictures.picture import Pixels, largest
+from tddsr.pictures.picture import LUMA, Pixels, largest
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
@@ -47,3 +47,9 @@ def like_tensor(arrays: Pixels, like: Tensor) -> Tensor:
     """(B,H,W,C) as a tensor of the layout, type and device that ``to_arrays`` took it from."""
     tensor = torch.from_numpy(arrays).permute(0, 3, 1, 2)
     return tensor.reshape(*like.shape[:-2], *tensor.shape[-2:]).to(like.device, like.dtype)
+
+
+def luma(image: Tensor) -> Tensor:
+    """(B,3,H,W) -> (B,1,H,W), BT.601."""
+    weights = torch.tensor(LUMA, device=image.device, dtype=image.dtype)
+    return (image * weights[:, None, None]).sum(dim=1, keepdim=True)

@@ -84,14 +84,12 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise RecipeError(f"{path}: its bases go in a circle: {' > '.join(file.stem for file in above)} > {path.stem}")
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} holds no keys")
     base = tree.pop("base", None)
-    if base is None:
-        return tree
-    return _over(_read(find_recipe(str(base), path.parent), (*above, path.resolve())), tree)
+    return _over({} if base is None else _read(find_recipe(str(base), path.parent), (*above, path.resolve())), tree)
 
 
 def _over(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:

@@ -182,7 +182,7 @@ class ValidationConfig(_Section):
     every: int = Field(1000, ge=1, description="the model's steps between two validations")
     count: int = Field(40, ge=1, description="at most so many pictures")
     crop: int = Field(256, ge=32, description="side of the central hr crop")
-    seed: int = Field(0, description="of the degradation")
+    seed: int = Field(0, ge=0, description="of the degradation")
     lpips: tuple[FeatureName, ...] = Field(
         ("vgg16", "alexnet"), min_length=1, description="LPIPS by these networks; the first one chooses"
     )

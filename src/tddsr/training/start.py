@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from tddsr.model import multiply_adds_per_lr_pixel
+from tddsr.pictures.folders import find_files
 from tddsr.training.distill import DistillTask
 from tddsr.training.loop import Run
 from tddsr.training.recipe import Recipe
@@ -21,6 +22,8 @@ def prepare(recipe: Recipe, device: torch.device, console: Console) -> Run:
 
     Every path is opened and every photo's header read, so that mistakes show before the first step.
     """
+    for photos in (recipe.data.train, recipe.validation.folder):
+        find_files(photos)  # before a teacher is downloaded
     return Run(recipe, _TASKS[recipe.task](recipe, device), device, console)
 
 

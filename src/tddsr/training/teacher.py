@@ -29,8 +29,9 @@ class TeacherTask(Task):
         if recipe.start is None:
             model = Model(recipe.model)
         else:
+            source = load_model(recipe.start)
             try:
-                model = begin(load_model(recipe.start), recipe.model)
+                model = begin(source, recipe.model)
             except ValueError as error:
                 raise RecipeError(f"{recipe.start}: {error}") from error
         self.origin = "" if recipe.start is None else fingerprint(recipe.start)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tddsr import rng
@@ -15,6 +14,7 @@ from tddsr.degradation.presets import Degradation, Preset
 from tddsr.errors import DataError
 from tddsr.metrics.fidelity import psnr, ssim, to_8_bit
 from tddsr.metrics.lpips import LPIPS
+from tddsr.networks.layers import bicubic_x4
 from tddsr.pictures.folders import find_photos, read_photo
 from tddsr.pictures.picture import centre
 from tddsr.pictures.tensors import to_tensor
@@ -67,6 +67,6 @@ class Validator:
             for name, value in scores.items():
                 totals[name] = totals.get(name, 0.0) + float(value) / len(self.pairs)
             if index < _SHOWN:
-                bicubic = F.interpolate(lr, scale_factor=4, mode="bicubic").clamp(0, 1)
+                bicubic = bicubic_x4(lr).clamp(0, 1)
                 rows.append(torch.cat([bicubic[0], picture[0], hr[0]], dim=2))
         return totals, torch.cat(rows, dim=1).cpu()

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tddsr.errors import ModelError as ModelError
+from tddsr.errors import ModelError
 from tddsr.files import whole_or_nothing
 from tddsr.model import Model, ModelConfig
 from tddsr.networks.autoencoder import VQConfig
@@ -106,7 +105,7 @@ def build(path: Path) -> Model:
         space = {key.removeprefix(_SPACE): tensors.pop(key) for key in list(tensors) if key.startswith(_SPACE)}
         model.network.load_state_dict(tensors, assign=True)
         model.space.load_state_dict(space, assign=True)
-    except (KeyError, ValidationError, RuntimeError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
         raise ModelError(f"{path}: the weights do not fit the configuration in the header: {error}") from error
     return model
 

@@ -65,7 +65,9 @@ MODELS = {
 }
 """By name."""
 
-UNPUBLISHED = {"tddsr-paper": "its authors published no weights; train it: tddsr train realsr"}
+UNPUBLISHED = {
+    "tddsr-paper": "its authors published no weights; train it by recipes/paper/realsr.yaml of the repository"
+}
 """Models that users may ask for by name, and why they cannot be had."""
 
 

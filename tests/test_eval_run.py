@@ -26,6 +26,8 @@ from tddsr.metrics.table import METRICS, Setting, choose, load_scores
 from tddsr.weights.file import save_model
 from tests.conftest import photo
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
 
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["eval", *map(str, arguments)])
@@ -322,12 +324,12 @@ def test_without_truth(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["bicubic"], "give hr, lr or both"),
+        (["bicubic"], "give --hr, --lr or both"),
         (["bicubic", "--hr", "x", "--save"], "--save needs --output"),
         (["bicubic", "--hr", "x", "--part", "0.5", "0.2"], "is not a part"),
         (["bicubic", "--hr", "x", "--crop", "42"], "multiple of 4"),
         (["bicubic", "--hr", "x", "--metrics", "psnr,beauty"], "no metric 'beauty'; choose of PSNR"),
-        (["no-model", "--hr", "x"], "no model 'no-model'"),
+        (["no-model", "--hr", str(EXAMPLES)], "no model 'no-model'"),
     ],
 )
 def test_wrong_options(arguments, reason):

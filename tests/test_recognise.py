@@ -11,7 +11,7 @@ from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig, relative_position_index, shift_mask
 from tddsr.weights.recognise import published, read_published
 from tests.derived import SMALL_UNET, SMALL_VQ, derive
-from tests.test_checkpoint import Evil
+from tests.test_model_files import Evil
 
 
 def changed(config, **values):
