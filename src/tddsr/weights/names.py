@@ -15,11 +15,11 @@ from tddsr.weights.file import build, digest, read_file
 from tddsr.weights.published import MODELS, UNPUBLISHED, files_here, have_model
 from tddsr.weights.recognise import SUFFIXES
 
-_PURPOSES = {
-    "compact": "the default: real photos in one pass, on a CPU too",
-    "compact-small": "the same, faster and a little less sharp",
+_SHIPPED = {
+    "compact": ("the default: real photos in one pass, on a CPU too", "Apache-2.0, BSD 3-Clause"),
+    "compact-small": ("much faster, softer, keeps JPEG blocks", "Apache-2.0"),
 }
-SHIPPED = {name: Path(__file__).with_name(f"{name}.safetensors") for name in _PURPOSES}
+SHIPPED = {name: Path(__file__).with_name(f"{name}.safetensors") for name in _SHIPPED}
 """Models that the package carries, by name."""
 
 
@@ -40,8 +40,8 @@ class ListedModel:
 def list_models() -> list[ListedModel]:
     """All models with a name, those that the package carries first."""
     listed = [
-        ListedModel(name, "shipped", SHIPPED[name].stat().st_size, "Apache-2.0", purpose)
-        for name, purpose in _PURPOSES.items()
+        ListedModel(name, "shipped", SHIPPED[name].stat().st_size, licence, purpose)
+        for name, (purpose, licence) in _SHIPPED.items()
     ]
     for name, model in MODELS.items():
         here = files_here(name)
