@@ -24,6 +24,7 @@ CARRIED = (
     "weights/compact-small.safetensors",
     "weights/MODEL_CARD.md",
     "weights/ATTRIBUTION.md",
+    "weights/REALESRGAN_LICENSE",
     "metrics/lpips_heads.safetensors",
     "metrics/niqe_pristine.safetensors",
     "metrics/dists_weights.safetensors",
@@ -34,6 +35,7 @@ CARRIED = (
     "report/templates/page.css",
     "recipes/compact-follow",
     "recipes/compact-sharpen",
+    "recipes/compact-texture",
 )
 """What the package opens at run time, below tddsr/; recipes without their suffix."""
 
@@ -101,7 +103,8 @@ def test_the_wheel_holds_nothing_else(in_wheel):
     suffixes = {Path(name).suffix for name in in_wheel if name.startswith("tddsr/")}
     assert suffixes <= {".py", ".typed", ".safetensors", ".md", ".html", ".css", ".js", ".yaml", ""}
     assert {Path(name).name for name in in_wheel if not Path(name).suffix} <= {
-        "METADATA", "RECORD", "WHEEL", "LICENSE", "LPIPS_LICENSE", "NIQE_LICENSE", "DISTS_LICENSE"
+        "METADATA", "RECORD", "WHEEL", "LICENSE", "LPIPS_LICENSE", "NIQE_LICENSE", "DISTS_LICENSE",
+        "REALESRGAN_LICENSE",
     }  # fmt: skip
 
 
@@ -112,7 +115,7 @@ def test_the_wheel_says_its_licences_and_its_pythons(wheel):
         for licence in metadata.get_all("License-File", []):
             assert archive.read(f"{name}/licenses/{licence}") == (ROOT / licence).read_bytes()
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert len(metadata.get_all("License-File", [])) == 5
+    assert len(metadata.get_all("License-File", [])) == 6
     oldest = metadata["Requires-Python"].removeprefix(">=")
     named = [line.rpartition(" ")[2] for line in metadata.get_all("Classifier", []) if ":: Python :: 3." in line]
     assert oldest == min(named, key=lambda version: int(version.partition(".")[2]))
