@@ -112,7 +112,7 @@ def _jpeg(
 def _grain(image: Tensor, settings: Degradation, dice: _Dice) -> Tensor:
     if not settings.grain_probability:
         return image
-    active, grey = dice.coin(settings.grain_probability), dice.coin(0.6)
+    active, grey = dice.coin(settings.grain_probability), dice.coin(settings.grain_grey_probability)
     strength, size = dice.uniform(*settings.grain_strength), dice.uniform(*settings.grain_size)
     generator = dice.device_generator(image.device)
     return _only(active, film_grain, image, strength, size, grey, generator=generator)

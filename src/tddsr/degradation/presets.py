@@ -84,6 +84,7 @@ class Degradation(BaseModel):
     """whether the first JPEG's blocks lie anywhere, as where a picture was cut before it was written again"""
     grain_probability: float = 0.0
     grain_strength: Range = (2.0, 18.0)
+    grain_grey_probability: float = 0.6
     grain_size: Range = (0.3, 1.2)
     """of the final picture's pixels"""
     sharpen: bool = False
