@@ -64,7 +64,7 @@ def _from_deep_grey(image: Image.Image, white_is_zero: bool, metadata: Metadata)
     """Of 16 bit, or of 32 bit that are no more than 16, or 8."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
-        raise ValueError("32-bit pictures are not supported: convert it to 8 or 16 bit")
+        raise ImageError("32-bit pictures are not supported: convert it to 8 or 16 bit")
     values = values.astype(np.uint8 if image.mode == "I" and values.max() <= 255 else np.uint16)
     alpha = None
     if isinstance(clear := image.info.get("transparency"), int):
@@ -79,18 +79,18 @@ def from_pil(image: Image.Image) -> Picture:
     """Take a PIL image of any mode apart. Mode I is 16 bit, or 8 bit where no value is above 255.
 
     Raises:
-        ValueError: it has no pixels, floating-point ones, or 16-bit ones in planes, which PIL decodes wrongly.
+        ImageError: it has no pixels, floating-point ones, or 16-bit ones in planes, which PIL decodes wrongly.
     """
     if 0 in image.size:
-        raise ValueError(f"a picture of {image.width}x{image.height} has no pixels")
+        raise ImageError(f"a picture of {image.width}x{image.height} has no pixels")
     metadata = read_metadata(image)
     tags = getattr(image, "tag_v2", {})
     if tags.get(_PLANES) == 2 and tags.get(_BITS, (8,))[0] > 8:
-        raise ValueError("16-bit colour in planes is not supported: save it as 8 bit, or with pixels side by side")
+        raise ImageError("16-bit colour in planes is not supported: save it as 8 bit, or with pixels side by side")
     white_is_zero = tags.get(_PHOTOMETRIC) == 0
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        raise ValueError("floating-point pictures are not supported: convert it to 8 or 16 bit")
+        raise ImageError("floating-point pictures are not supported: convert it to 8 or 16 bit")
     if image.mode.startswith("I"):
         return _from_deep_grey(image, white_is_zero, metadata)
     if image.mode == "La":  # grey that is multiplied with its transparency: PIL knows one way out of it
@@ -111,10 +111,10 @@ def to_pil(picture: Picture) -> Image.Image:
     """Put a picture together again: L, LA, I;16, RGB or RGBA.
 
     Raises:
-        ValueError: 16-bit colour or transparency, which PIL cannot hold.
+        ImageError: 16-bit colour or transparency, which PIL cannot hold.
     """
     if picture.rgb.dtype == np.uint16 and (not picture.grey or picture.alpha is not None):
-        raise ValueError("16-bit pictures can only be grey and opaque")
+        raise ImageError("16-bit pictures can only be grey and opaque")
     image = Image.fromarray(picture.luma if picture.grey else picture.rgb)
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha))
@@ -161,7 +161,7 @@ def _choose_page(image: Image.Image) -> None:
             areas[page] = image.width * image.height
     image.seek(max(areas, key=areas.__getitem__, default=0))
     if not areas and _SUB_PICTURES in getattr(image, "tag_v2", {}):
-        raise ValueError("only its preview can be read, as of raw files: convert it first")
+        raise ImageError("only its preview can be read, as of raw files: convert it first")
 
 
 def _is_preview(image: Image.Image) -> bool:

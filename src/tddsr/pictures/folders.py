@@ -1,4 +1,4 @@
-"""Photos as training and scoring use them: a part of a folder, reduced to a size."""
+"""Folders of pictures: found, a part of them, reduced to a size."""
 
 from __future__ import annotations
 

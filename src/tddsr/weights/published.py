@@ -55,7 +55,7 @@ _ONE = ScheduleConfig(steps=1)
 
 MODELS = {
     "realesrgan-x4plus": PublishedModel(
-        REALESRGAN_X4PLUS, "teacher", _ONE, "Real-ESRGAN, the teacher of the shipped models", latent=False
+        REALESRGAN_X4PLUS, "teacher", _ONE, "Real-ESRGAN, the teacher of compact", latent=False
     ),
     "resshift": PublishedModel(RESSHIFT_V3, "teacher", _FOUR, "ResShift v3: diffusion in 4 steps"),
     "resshift-v1": PublishedModel(RESSHIFT_V1, "teacher", _FIFTEEN, "ResShift v1: diffusion in 15 steps"),
