@@ -147,20 +147,21 @@ def test_it_learns_to_tell_two_kinds_apart(features):
     assert gap > 0.3
 
 
-@pytest.mark.parametrize("size", [(8, 8), (10, 14), (33, 64)])
-def test_a_discriminator_of_pixels_judges_each(size):
-    network = PixelDiscriminator(PixelDiscriminatorConfig(kind="pixels", channels=4))
+@pytest.mark.parametrize(("block", "size"), [(1, (8, 8)), (1, (10, 14)), (1, (33, 64)), (2, (20, 28))])
+def test_a_discriminator_of_pixels_judges_each(block, size):
+    network = PixelDiscriminator(PixelDiscriminatorConfig(kind="pixels", channels=4, block=block))
     picture = torch.rand(2, 3, *size, requires_grad=True)
     (logits,) = network(picture, torch.Generator())
-    assert logits.shape == (2, size[0] * size[1])
+    assert logits.shape == (2, size[0] * size[1] / block**2)
     (slope,) = torch.autograd.grad(logits[0].sum(), picture)
     assert slope[0].abs().sum(dim=0).gt(0).all()  # every pixel counts
     assert not slope[1].any()  # and no other picture's
 
 
-def test_a_discriminator_of_pixels_learns_to_tell_noise():
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_discriminator_of_pixels_learns_to_tell_noise(block):
     torch.manual_seed(0)
-    network = PixelDiscriminator(PixelDiscriminatorConfig(kind="pixels", channels=8))
+    network = PixelDiscriminator(PixelDiscriminatorConfig(kind="pixels", channels=8, block=block))
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
     generator = torch.Generator().manual_seed(0)
     smooth = torch.rand(4, 3, 4, 4, generator=generator)

@@ -41,6 +41,7 @@ class PixelDiscriminatorConfig(BaseModel):
 
     kind: Literal["pixels"] = Field(description="a small U-Net on pixels")
     channels: int = Field(24, ge=1, description="of its finest level; Real-ESRGAN's has 64")
+    block: int = Field(1, ge=1, description="side of the blocks of pixels judged as one; 2 is three times as fast")
 
 
 class GroupedBatchNorm(nn.Module):
@@ -183,7 +184,7 @@ class PixelDiscriminator(nn.Module):
             return spectral_norm(nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False))
 
         steps = list(itertools.pairwise(widths))
-        self.enter = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.enter = nn.Conv2d(3 * config.block**2, widths[0], 3, padding=1)
         self.down = nn.ModuleList(conv(fine, coarse, 4, 2) for fine, coarse in steps)
         self.up = nn.ModuleList(conv(coarse, fine) for fine, coarse in reversed(steps))
         self.leave = nn.Sequential(
@@ -196,9 +197,9 @@ class PixelDiscriminator(nn.Module):
         return [image]
 
     def judge(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Logits (B, H W), large where real, of (B,3,H,W) in [-1,1], sides of at least 8."""
+        """Logits (B, blocks), large where real, of (B,3,H,W) in [-1,1], sides of at least 8 blocks."""
         (image,) = levels
-        x = F.leaky_relu(self.enter(image), 0.2)
+        x = F.leaky_relu(self.enter(F.pixel_unshuffle(image, self.config.block)), 0.2)
         skips = []
         for layer in self.down:
             skips.append(x)
@@ -209,5 +210,5 @@ class PixelDiscriminator(nn.Module):
         return [self.leave(x).flatten(1).float()]
 
     def forward(self, image: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """(B,3,H,W) in [-1,1] -> a logit for each pixel; a single level."""
+        """(B,3,H,W) in [-1,1] -> a logit for each block; a single level."""
         return self.judge(self.levels(image, generator))
