@@ -1,0 +1,90 @@
+"""The commands that make pictures of pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from tddsr.cli.root import DeviceOption, OverwriteOption, app, read_tile, say
+
+
+@app.command()
+def upscale(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="pictures and folders")],
+    output: Annotated[str | None, typer.Option("--output", "-o", help="file or folder/, else beside IN")] = None,
+    scale: Annotated[float, typer.Option(min=1, max=8, help="how many times as large")] = 4,
+    seed: Annotated[int, typer.Option(min=0, help="chooses the noise")] = 0,
+    model: Annotated[str, typer.Option(help="compact, compact-small (faster), sinsr .. or a model file")] = "compact",
+    steps: Annotated[int | None, typer.Option(min=1, help="evaluations; by default the model's own number")] = None,
+    sampler: Annotated[Literal["deterministic", "stochastic"], typer.Option(help="with many steps")] = "deterministic",
+    device: DeviceOption = "auto",
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="half precision is for accelerators")
+    ] = "float32",
+    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the network, for many pictures")] = False,
+    tile: Annotated[str, typer.Option(help="auto, none, or the side of a tile in input pixels")] = "auto",
+    overwrite: OverwriteOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one line of JSON for each picture")] = False,
+) -> None:
+    """Enlarge pictures. A picture that fails is reported, the others go on, and the exit code is 1."""
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from tddsr import bulk
+    from tddsr.upscaler import Upscaler, made_from, output_path
+
+    upscaler = Upscaler.load(model, device=device, dtype=getattr(torch, dtype), tile=read_tile(tile), compiled=compiled)
+    if steps is not None:
+        upscaler.model.check_steps(steps)
+    jobs = bulk.plan(inputs, output, lambda p: output_path(p, scale), folder_tag=f"_x{scale:g}", made_from=made_from)
+
+    console = Console(stderr=True)
+    failed = False
+    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
+        everything = progress.add_task("pictures", total=len(jobs), visible=len(jobs) > 1)
+        tiles = progress.add_task("tiles")
+
+        def enlarge(source: Path, target: Path) -> None:
+            progress.reset(tiles, description=source.name)
+            upscaler(
+                source, output=target, scale=scale, seed=seed, steps=steps, sampler=sampler,
+                progress=lambda done, total: progress.update(tiles, completed=done, total=total),
+            )  # fmt: skip
+
+        for result in bulk.run(jobs, enlarge, overwrite):
+            progress.advance(everything)
+            failed |= say(result, as_json)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def degrade(
+    inputs: Annotated[list[Path], typer.Argument(metavar="HR...", help="sharp pictures and folders")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder for the pairs: DIR/hr and DIR/lr")],
+    seed: Annotated[int, typer.Option(min=0, help="chooses the degradation of each picture")] = 0,
+    preset: Annotated[str, typer.Option(help="resshift, realesrgan, clean, web, film ..")] = "resshift",
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write pairs for training and testing: the sharp picture (cropped to a multiple of 4) and a bad small one."""
+    from tddsr import bulk
+    from tddsr.degradation.files import degrade_file
+    from tddsr.degradation.presets import Degradation, choose_presets
+
+    (name,) = choose_presets(preset, most=1)
+    settings = Degradation.preset(name)
+    pairs = (output / "hr", output / "lr")
+    jobs = bulk.plan(
+        inputs, pairs[0], lambda path: path.with_suffix(".png"), exclude=pairs,
+        partner=lambda hr: pairs[1] / hr.relative_to(pairs[0]),
+    )  # fmt: skip
+
+    def write_pair(source: Path, target: Path) -> None:
+        degrade_file(source, output, target.relative_to(pairs[0]), settings, seed)
+
+    failed = [say(result) for result in bulk.run(jobs, write_pair, overwrite)]
+    if any(failed):
+        raise typer.Exit(1)
