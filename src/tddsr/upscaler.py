@@ -67,9 +67,9 @@ def output_path(path: Path, scale: float) -> Path:
 def made_from(path: Path) -> Path | None:
     """The picture beside ``path`` that it is an enlargement of, by its name; None if there is none."""
     name = re.fullmatch(r"(.+)_x\d+(?:\.\d+)?", path.stem)
-    beside = [path.with_name(name[1] + suffix) for suffix in sorted(READABLE)] if name else []
+    beside = [path.with_name(name[1] + suffix) for suffix in ("", *sorted(READABLE))] if name else []
     try:
-        return next((source for source in beside if source.exists()), None)
+        return next((source for source in beside if source.is_file()), None)
     except OSError:  # a folder that may not be entered: told when the job is done
         return None
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from tddsr.cli.root import DeviceOption, OverwriteOption, app, read_tile, say
+from tddsr.cli.root import DeviceOption, OverwriteOption, app, printable, read_tile, tell
+from tddsr.errors import UsageError
 
 
 @app.command()
 def upscale(
-    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="pictures and folders")],
-    output: Annotated[str | None, typer.Option("--output", "-o", help="file or folder/, else beside IN")] = None,
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="pictures and folders; - is standard input")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="file, folder/ or - (standard output), else beside IN")
+    ] = None,
     scale: Annotated[float, typer.Option(min=1, max=8, help="how many times as large")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="chooses the noise")] = 0,
     model: Annotated[str, typer.Option(help="compact, compact-small (faster), sinsr .. or a model file")] = "compact",
@@ -31,34 +35,45 @@ def upscale(
     """Enlarge pictures. A picture that fails is reported, the others go on, and the exit code is 1."""
     import torch
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     from tddsr import bulk
     from tddsr.upscaler import Upscaler, made_from, output_path
 
+    jobs = bulk.plan(inputs, output, lambda p: output_path(p, scale), folder_tag=f"_x{scale:g}", made_from=made_from)
+    to_stdout = any(job.output == bulk.STREAM for job in jobs)
+    if to_stdout and sys.stdout.isatty():
+        raise UsageError("standard output is a terminal, which shows no picture: > FILE, | COMMAND or -o FILE")
+    if bulk.STREAM in inputs and sys.stdin.isatty():
+        raise UsageError("standard input is a terminal, which sends no picture: < FILE or COMMAND |")
     upscaler = Upscaler.load(model, device=device, dtype=getattr(torch, dtype), tile=read_tile(tile), compiled=compiled)
     if steps is not None:
         upscaler.model.check_steps(steps)
-    jobs = bulk.plan(inputs, output, lambda p: output_path(p, scale), folder_tag=f"_x{scale:g}", made_from=made_from)
 
     console = Console(stderr=True)
-    failed = False
-    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as progress:
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(
+        *columns, console=console, transient=True, disable=as_json or not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),
+    ) as progress:  # fmt: skip
         everything = progress.add_task("pictures", total=len(jobs), visible=len(jobs) > 1)
-        tiles = progress.add_task("tiles")
+        tiles = progress.add_task("tiles", visible=False)
 
         def enlarge(source: Path, target: Path) -> None:
-            progress.reset(tiles, description=source.name)
-            upscaler(
-                source, output=target, scale=scale, seed=seed, steps=steps, sampler=sampler,
-                progress=lambda done, total: progress.update(tiles, completed=done, total=total),
+            progress.reset(tiles, description=printable(source.name), visible=True)
+            picture: Any = source
+            if bulk.STREAM in (source, target):
+                picture = sys.stdin.buffer.read() if source == bulk.STREAM else source.read_bytes()
+            large = upscaler(
+                picture, output=None if target == bulk.STREAM else target, scale=scale, seed=seed, steps=steps,
+                sampler=sampler, progress=lambda done, total: progress.update(tiles, completed=done, total=total),
             )  # fmt: skip
+            if target == bulk.STREAM:
+                sys.stdout.buffer.write(large)
+                sys.stdout.buffer.flush()
 
-        for result in bulk.run(jobs, enlarge, overwrite):
-            progress.advance(everything)
-            failed |= say(result, as_json)
-    if failed:
-        raise typer.Exit(1)
+        results = progress.track(bulk.run(jobs, enlarge, overwrite), len(jobs), task_id=everything)
+        tell(results, as_json, to_stderr=to_stdout)
 
 
 @app.command()
@@ -85,6 +100,4 @@ def degrade(
     def write_pair(source: Path, target: Path) -> None:
         degrade_file(source, output, target.relative_to(pairs[0]), settings, seed)
 
-    failed = [say(result) for result in bulk.run(jobs, write_pair, overwrite)]
-    if any(failed):
-        raise typer.Exit(1)
+    tell(bulk.run(jobs, write_pair, overwrite))

@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -14,6 +17,9 @@ from typer.core import TyperGroup
 from tddsr import __version__
 from tddsr.errors import TddsrError, UsageError
 from tddsr.files import clean_up_when_ended
+
+if TYPE_CHECKING:
+    from tddsr.bulk import Result
 
 
 class _Commands(TyperGroup):
@@ -66,11 +72,31 @@ def check_suffix(output: Path, suffix: str) -> None:
         raise UsageError(f"{output}: the output is a {suffix} file")
 
 
-def say(result: Any, as_json: bool = False) -> bool:
-    """Print a ``bulk.Result``; whether it failed."""
-    failed = result.status == "failed"
-    typer.echo(json.dumps(result.to_dict()) if as_json else result.message, err=failed and not as_json)
-    return bool(failed)
+def tell(results: Iterable[Result], as_json: bool = False, to_stderr: bool = False) -> None:
+    """Print results as they come, and a summary of more than one; the exit code is 1 if any failed.
+
+    Lines of JSON, and of what went well, are for stdout unless a picture goes there.
+    """
+    start, counts = time.perf_counter(), Counter[str]()
+    for result in results:
+        counts[result.status] += 1
+        line = json.dumps(result.to_dict()) if as_json else printable(result.message)
+        typer.echo(line, err=to_stderr or (result.status == "failed" and not as_json))
+    summary = {status: counts[status] for status in ("done", "skipped", "failed")}
+    if sum(summary.values()) > 1:
+        seconds = time.perf_counter() - start
+        if as_json:
+            typer.echo(json.dumps({"status": "summary", **summary, "seconds": round(seconds, 3)}))
+        else:
+            counted = ", ".join(f"{count} {status}" for status, count in summary.items())
+            typer.echo(f"{counted} in {seconds:.1f} s", err=True)
+    if counts["failed"]:
+        raise typer.Exit(1)
+
+
+def printable(text: str) -> str:
+    """One line that does to a terminal nothing but to be read: a file's name may hold anything."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def fail(message: str, code: int) -> NoReturn:
