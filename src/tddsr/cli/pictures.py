@@ -35,7 +35,7 @@ def upscale(
     """Enlarge pictures. A picture that fails is reported, the others go on, and the exit code is 1."""
     import torch
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tddsr import bulk
     from tddsr.upscaler import Upscaler, made_from, output_path
@@ -51,13 +51,11 @@ def upscale(
         upscaler.model.check_steps(steps)
 
     console = Console(stderr=True)
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(
-        *columns, console=console, transient=True, disable=as_json or not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),
-    ) as progress:  # fmt: skip
+    live = console.is_terminal and not as_json
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not live, redirect_stdout=False) as progress:
         everything = progress.add_task("pictures", total=len(jobs), visible=len(jobs) > 1)
-        tiles = progress.add_task("tiles", visible=False)
+        tiles = progress.add_task("tiles", total=None, visible=False)
 
         def enlarge(source: Path, target: Path) -> None:
             progress.reset(tiles, description=printable(source.name), visible=True)
@@ -72,8 +70,14 @@ def upscale(
                 sys.stdout.buffer.write(large)
                 sys.stdout.buffer.flush()
 
+        def echo(message: str, *, err: bool) -> None:
+            if live and (err or sys.stdout.isatty()):  # above the bars
+                console.out(message, highlight=False)
+            else:
+                typer.echo(message, err=err)
+
         results = progress.track(bulk.run(jobs, enlarge, overwrite), len(jobs), task_id=everything)
-        tell(results, as_json, to_stderr=to_stdout)
+        tell(results, as_json, to_stderr=to_stdout, echo=echo)
 
 
 @app.command()

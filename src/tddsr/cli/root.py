@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Protocol
 
 import typer
 from typer.core import TyperGroup
@@ -72,7 +72,13 @@ def check_suffix(output: Path, suffix: str) -> None:
         raise UsageError(f"{output}: the output is a {suffix} file")
 
 
-def tell(results: Iterable[Result], as_json: bool = False, to_stderr: bool = False) -> None:
+class Echo(Protocol):
+    """Prints a line to stdout, or to stderr."""
+
+    def __call__(self, message: str, *, err: bool) -> None: ...
+
+
+def tell(results: Iterable[Result], as_json: bool = False, to_stderr: bool = False, echo: Echo = typer.echo) -> None:
     """Print results as they come, and a summary of more than one; the exit code is 1 if any failed.
 
     Lines of JSON, and of what went well, are for stdout unless a picture goes there.
@@ -81,15 +87,15 @@ def tell(results: Iterable[Result], as_json: bool = False, to_stderr: bool = Fal
     for result in results:
         counts[result.status] += 1
         line = json.dumps(result.to_dict()) if as_json else printable(result.message)
-        typer.echo(line, err=to_stderr or (result.status == "failed" and not as_json))
+        echo(line, err=to_stderr or (result.status == "failed" and not as_json))
     summary = {status: counts[status] for status in ("done", "skipped", "failed")}
     if sum(summary.values()) > 1:
         seconds = time.perf_counter() - start
         if as_json:
-            typer.echo(json.dumps({"status": "summary", **summary, "seconds": round(seconds, 3)}))
+            echo(json.dumps({"status": "summary", **summary, "seconds": round(seconds, 3)}), err=to_stderr)
         else:
             counted = ", ".join(f"{count} {status}" for status, count in summary.items())
-            typer.echo(f"{counted} in {seconds:.1f} s", err=True)
+            echo(f"{counted} in {seconds:.1f} s", err=True)
     if counts["failed"]:
         raise typer.Exit(1)
 
