@@ -163,11 +163,11 @@ def test_what_another_process_is_at_is_looked_at_again_at_the_end(tmp_path, cach
     assert "another process" in results[-1].message
     with contextlib.ExitStack() as other:
         assert other.enter_context(bulk.claimed(jobs[0].output))
-        results = []
+        statuses = []
         for result in bulk.run(jobs, save, overwrite=True):
-            results.append(result.status)
+            statuses.append(result.status)
             other.close()  # it gives up
-    assert results == ["done"] * 3
+    assert statuses == ["done"] * 3
 
 
 def test_without_locks_the_pictures_are_done(tmp_path, monkeypatch):
