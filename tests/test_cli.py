@@ -333,6 +333,74 @@ def test_several_pictures_are_summed_up_and_one_is_not(tmp_path, model):
     assert result.stderr.splitlines()[-1].startswith("1 done, 1 skipped, 1 failed in ")
 
 
+def piped(data: bytes, *arguments: object) -> Result:
+    return CliRunner().invoke(app, ["upscale", *map(str, arguments)], input=data)
+
+
+def test_standard_input_and_output_hold_pictures_and_nothing_else(tmp_path, model):
+    source = picture(tmp_path / "a.png")
+    data = source.read_bytes()
+    for result in (
+        piped(data, "-", "--model", model),
+        piped(data, "-", "-o", "-", "--model", model, "--json"),
+        call("upscale", source, "-o", "-", "--model", model),
+    ):
+        assert result.exit_code == 0
+        with Image.open(io.BytesIO(result.stdout_bytes)) as large:
+            large.load()
+            assert (large.format, large.size) == ("PNG", (96, 80))
+        assert len(result.stderr.splitlines()) == 1
+    result = piped(data, "-", "-o", tmp_path / "b.webp", "--model", model)
+    assert (result.exit_code, result.stdout) == (0, f"- -> {tmp_path / 'b.webp'}\n")
+    assert Image.open(tmp_path / "b.webp").size == (96, 80)
+    assert "skipped" in piped(data, "-", "-o", tmp_path / "b.webp", "--model", model).stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.webp", "model.safetensors"]
+
+
+def test_what_is_no_picture_leaves_standard_output_empty(tmp_path, model):
+    (tmp_path / "text.png").write_text("just text")
+    results = [piped(data, "-", "--model", model) for data in (b"", b"just text")]
+    results += [call("upscale", tmp_path / name, "-o", "-", "--model", model) for name in ("text.png", "none.png")]
+    for result in results:
+        assert (result.exit_code, result.stdout_bytes) == (1, b"")
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_streams_are_of_one_picture(tmp_path, model):
+    source = picture(tmp_path / "in" / "a.png")
+    for wrong in (
+        ["-", source],
+        [source, source, "-o", "-"],
+        [tmp_path / "in", "-o", "-"],
+        ["-", "-o", f"{tmp_path}/"],
+    ):
+        result = piped(source.read_bytes(), *wrong, "--model", model)
+        assert (result.exit_code, result.stdout_bytes, len(result.stderr.splitlines())) == (2, b"", 1)
+
+
+def test_a_size_in_pixels_is_kept_and_told_in_the_name(tmp_path, model):
+    source = picture(tmp_path / "a.png")
+    sizes = {"a_w60.png": ["--width", 60], "a_h60.png": ["--height", 60], "a_max60.png": ["--max-side", 60]}
+    for name, option in sizes.items():
+        assert call("upscale", source, *option, "--model", model).exit_code == 0
+        assert Image.open(tmp_path / name).size == ((72, 60) if "_h" in name else (60, 50))
+    for wrong in (["--width", 60, "--height", 50], ["--scale", 4, "--max-side", 60]):
+        assert call("upscale", source, *wrong, "--model", model).exit_code == 2
+    far = call("upscale", source, "--width", 24 * 9, "--model", model)
+    assert (far.exit_code, len(far.stderr.splitlines())) == (1, 1)
+    assert str(source) in far.stderr
+    assert "Error" not in far.stderr
+
+
+def test_metadata_can_be_left_out(tmp_path, model):
+    exif = Image.Exif()
+    exif[271] = "maker"
+    Image.fromarray(photo()).save(tmp_path / "a.jpg", exif=exif)
+    for options, kept in (([], 1), (["--strip-metadata"], 0)):
+        assert call("upscale", tmp_path / "a.jpg", "--overwrite", "--model", model, *options).exit_code == 0
+        assert (271 in Image.open(tmp_path / "a_x4.jpg").getexif()) == kept
+
+
 def test_a_name_does_nothing_to_a_terminal(tmp_path, model):
     source = picture(tmp_path / "a\x1b[2J[red]\n[/b].png")
     result = call("upscale", source, "--model", model)
@@ -363,6 +431,7 @@ def test_a_folder_inside_that_is_closed_is_said(tmp_path, model, monkeypatch):
 @pytest.mark.parametrize("options", [
     ["--scale", "9"], ["--scale", "x"], ["--seed", "-1"], ["--tile", "big"], ["--tile", "0"], ["--tile", "²"],
     ["--steps", "2"], ["--device", "gpu"], ["--no-such-option"], ["--model", "no-such-model"], ["--sampler", "odd"],
+    ["--width", "0"], ["--max-side", "x"],
 ])  # fmt: skip
 def test_a_wrong_option_is_exit_code_2(tmp_path, model, options):
     source = picture(tmp_path / "a.png")

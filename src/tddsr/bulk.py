@@ -16,7 +16,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from tddsr.downloads.fetch import cache_folder
-from tddsr.errors import ImageError, ImageWarning, UsageError
+from tddsr.errors import ImageError, ImageWarning, TddsrError, UsageError
 from tddsr.files import leftovers
 from tddsr.pictures.files import WRITABLE
 from tddsr.pictures.folders import search
@@ -257,6 +257,8 @@ def _do(
             enlarge(job.input, job.output)
     except ImageError as error:
         return "failed", str(error)
+    except TddsrError as error:  # an option that this picture does not go with
+        return "failed", f"{job.input}: {error}"
     except MemoryError:
         return "failed", f"{job.input}: the enlarged picture does not fit into this machine's memory"
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,10 @@ def upscale(
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="file, folder/ or - (standard output), else beside IN")
     ] = None,
-    scale: Annotated[float, typer.Option(min=1, max=8, help="how many times as large")] = 4,
+    scale: Annotated[float | None, typer.Option(min=1, max=8, help="how many times as large; by default 4")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="of the result in pixels, instead of --scale")] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="of the result in pixels, instead of --scale")] = None,
+    max_side: Annotated[int | None, typer.Option(min=1, help="its width or height, whichever is longer")] = None,
     seed: Annotated[int, typer.Option(min=0, help="chooses the noise")] = 0,
     model: Annotated[str, typer.Option(help="compact, compact-small (faster), sinsr .. or a model file")] = "compact",
     steps: Annotated[int | None, typer.Option(min=1, help="evaluations; by default the model's own number")] = None,
@@ -29,8 +33,11 @@ def upscale(
     ] = "float32",
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the network, for many pictures")] = False,
     tile: Annotated[str, typer.Option(help="auto, none, or the side of a tile in input pixels")] = "auto",
+    strip_metadata: Annotated[
+        bool, typer.Option("--strip-metadata", help="leave out EXIF and all else but the colour profile")
+    ] = False,
     overwrite: OverwriteOption = False,
-    as_json: Annotated[bool, typer.Option("--json", help="one line of JSON for each picture")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="a line of JSON for each picture, and a summary")] = False,
 ) -> None:
     """Enlarge pictures. A picture that fails is reported, the others go on, and the exit code is 1."""
     import torch
@@ -38,9 +45,13 @@ def upscale(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tddsr import bulk
-    from tddsr.upscaler import Upscaler, made_from, output_path
+    from tddsr.upscaler import Size, Upscaler, made_from, output_path
 
-    jobs = bulk.plan(inputs, output, lambda p: output_path(p, scale), folder_tag=f"_x{scale:g}", made_from=made_from)
+    sizes = {"--scale": scale, "--width": width, "--height": height, "--max-side": max_side}
+    if len(given := [name for name, value in sizes.items() if value is not None]) > 1:
+        raise UsageError(f"{' and '.join(given)}: each says how large the result is; give one")
+    size = Size(scale or 4, width, height, max_side)
+    jobs = bulk.plan(inputs, output, lambda p: output_path(p, size), folder_tag=f"_{size.tag}", made_from=made_from)
     to_stdout = any(job.output == bulk.STREAM for job in jobs)
     if to_stdout and sys.stdout.isatty():
         raise UsageError("standard output is a terminal, which shows no picture: > FILE, | COMMAND or -o FILE")
@@ -63,8 +74,9 @@ def upscale(
             if bulk.STREAM in (source, target):
                 picture = sys.stdin.buffer.read() if source == bulk.STREAM else source.read_bytes()
             large = upscaler(
-                picture, output=None if target == bulk.STREAM else target, scale=scale, seed=seed, steps=steps,
-                sampler=sampler, progress=lambda done, total: progress.update(tiles, completed=done, total=total),
+                picture, **asdict(size), seed=seed, steps=steps, sampler=sampler, strip_metadata=strip_metadata,
+                output=None if target == bulk.STREAM else target,
+                progress=lambda done, total: progress.update(tiles, completed=done, total=total),
             )  # fmt: skip
             if target == bulk.STREAM:
                 sys.stdout.buffer.write(large)
