@@ -46,6 +46,16 @@ class Picture:
         return to_type(self.rgb @ np.array(LUMA), self.rgb.dtype)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Of the pixels in a file: ``channels`` is 1 (grey), 2 (grey, transparency), 3 or 4; ``dtype`` uint8 or uint16."""
+
+    width: int
+    height: int
+    channels: int
+    dtype: np.dtype[Any]
+
+
 def largest(dtype: np.dtype[Any]) -> float:
     """The value of white."""
     return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
@@ -57,11 +67,14 @@ def to_type(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
     return (values.round() if np.issubdtype(dtype, np.integer) else values).astype(dtype)
 
 
+def convert(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
+    """Any type as another one, white as white."""
+    return values if values.dtype == dtype else to_type(values * (largest(dtype) / largest(values.dtype)), dtype)
+
+
 def to_8_bit(values: Pixels) -> Pixels:
     """Any type as uint8, rounded."""
-    if values.dtype == np.uint8:
-        return values
-    return to_type(values * (255 / largest(values.dtype)), np.dtype(np.uint8))
+    return convert(values, np.dtype(np.uint8))
 
 
 def used_range(pixels: Pixels) -> tuple[float, float]:
