@@ -3,8 +3,8 @@
     python benchmarks/memory.py [MODEL] [--threads 1] [--megapixels 1 10 100] [--suffix .png] [--budget MIB] [--scale 4]
 
 Prints a Markdown table. "Above rest" is the largest resident memory while the file is read, enlarged and written, less
-the process's after loading the model. ``--budget`` is what a tile may take, where it is not to be the package's own.
-Linux only: resident memory as /proc tells it.
+the process's after loading the model. ``--budget``: what a tile and a finished row of tiles may take, instead of what
+the package lets them. Linux only: resident memory as /proc tells it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ def resident(what: str) -> float:
     return int(re.search(rf"{what}:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
 
-def measure(model: str, threads: int, budget: int | None, source: Path, target: Path, scale: float) -> dict[str, float]:
+def measure(options: argparse.Namespace) -> dict[str, float]:
     """Enlarge one file in this process."""
-    torch.set_num_threads(threads)
-    if budget is not None:
-        enlarge._BUDGET = budget * 2**20
-    upscaler = Upscaler.load(model, device="cpu")
+    torch.set_num_threads(options.threads)
+    if options.budget is not None:
+        enlarge._BUDGET = options.budget * 2**20
+    source, target = options.case
+    upscaler = Upscaler.load(options.model, device="cpu")
     rest, start = resident("VmRSS"), time.perf_counter()
-    upscaler(source, output=target, scale=scale)
+    upscaler(source, output=target, scale=options.scale)
     return {"seconds": time.perf_counter() - start, "rest": rest, "peak": resident("VmHWM")}
 
 
@@ -53,12 +54,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 10, 100])
     parser.add_argument("--suffix", default=".png")
-    parser.add_argument("--budget", type=int)
+    parser.add_argument("--budget", type=int, metavar="MIB")
     parser.add_argument("--scale", type=float, default=4)
     parser.add_argument("--case", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
-        print(json.dumps(measure(options.model, options.threads, options.budget, *options.case, options.scale)))
+        print(json.dumps(measure(options)))
         return
     print(f"| {options.model}, {options.threads} threads | seconds | a megapixel | MiB at rest | above rest |")
     print("| --- | --- | --- | --- | --- |")
@@ -71,7 +72,9 @@ def main() -> None:
             command = [sys.executable, __file__, *sys.argv[1:], "--case", str(source), str(target)]
             output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
             f = json.loads(output)
-            row = f"{f['seconds']:.1f} | {f['seconds'] / megapixels:.2f} | {f['rest']:.0f} | {f['peak'] - f['rest']:.0f}"
+            row = (
+                f"{f['seconds']:.1f} | {f['seconds'] / megapixels:.2f} | {f['rest']:.0f} | {f['peak'] - f['rest']:.0f}"
+            )
             print(f"| {side}x{side} -> {megapixels:g} MP | {row} |", flush=True)
 
 

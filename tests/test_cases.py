@@ -22,7 +22,7 @@ from tddsr.pictures.arrays import from_array
 from tddsr.pictures.files import from_pil, header_size, read_picture, write_picture
 from tddsr.pictures.folders import find_files, search
 from tddsr.pictures.metadata import Metadata, read_metadata
-from tddsr.pictures.picture import Picture, resize_mask, spread_colours
+from tddsr.pictures.picture import Picture, spread_colours
 from tddsr.pictures.profiles import SRGB as SRGB_XY
 from tddsr.pictures.profiles import gamma_profile
 from tddsr.upscaler import Upscaler, made_from, output_path
@@ -473,14 +473,6 @@ def test_hidden_colours_become_those_around_and_shown_ones_stay():
     assert (filled >= shown.min(0)).all()
     assert (filled <= shown.max(0)).all()
     assert np.array_equal(spread_colours(rgb, np.zeros_like(alpha)), rgb)
-
-
-def test_clear_and_opaque_stay_exact_up_to_the_edge():
-    mask = np.where(np.random.default_rng(0).random((30, 30)) < 0.5, 0, 255).astype(np.uint8)
-    mask[5:15, 5:15], mask[15:25, 15:25] = 255, 0
-    large = resize_mask(mask, (120, 120))
-    assert (large[22:58, 22:58] == 255).all()  # between the middles of the outermost opaque pixels
-    assert (large[62:98, 62:98] == 0).all()
 
 
 def test_greys_stored_as_colours_stay_grey(upscaler):

@@ -104,7 +104,7 @@ class Enlarger:
             sampling: what decides the pixels.
             span: the values of ``pixels`` that the network is shown as black and white.
             grey: give one channel.
-            contrast: where values differ by less than this, for a halo around, the network is not asked: 0 stands there.
+            contrast: tiles whose values differ by less are not run: 0 stands there.
             progress: called with (tiles done, tiles in all).
 
         Yields:
@@ -120,8 +120,8 @@ class Enlarger:
             lr = _read(pixels, box, span)
             if np.ptp(lr) < contrast:
                 return np.zeros((self.model.scale * box.height, self.model.scale * box.width, channels), np.float32)
-            hr = np.moveaxis(self._run(lr, box, sampling)[0], 0, -1).clip(0, 1)
-            return (hr @ np.array(LUMA, np.float32))[..., None] if grey else hr
+            hr: Floats = np.moveaxis(self._run(lr, box, sampling)[0], 0, -1).clip(0, 1)
+            return np.dot(hr, np.array(LUMA, np.float32))[..., None] if grey else hr
 
         while start < height:
             tile, halo = self._cut(height, width, sampling.steps)
@@ -167,8 +167,9 @@ class Enlarger:
                 return max(left if free is None else free if left > 0 else 0, 0) // needed
 
             if halo <= _BLENDED_TILE // 2 or math.isqrt(room(0)) >= 3 * halo:
-                read = [round_up(side, model.multiple) + 2 * self._margin for side in (height, width)]
-                return fit(*read, halo, model.multiple, room) or (_SMALLEST_TILE, _SMALLEST_TILE), halo
+                tall, wide = (round_up(side, model.multiple) + 2 * self._margin for side in (height, width))
+                tile = fit(tall, wide, halo, model.multiple, room)
+                return tile or (_SMALLEST_TILE, _SMALLEST_TILE), halo
             # A network that sees as far as Real-ESRGAN would compute each pixel hundreds of times.
         return ((height, width) if max(height, width) <= _BLENDED_TILE else (_BLENDED_TILE, _BLENDED_TILE)), None
 

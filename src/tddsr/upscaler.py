@@ -23,14 +23,19 @@ from tddsr.pictures.files import (
     READABLE,
     WRITABLE,
     check_writable,
+    encode_bands,
     from_pil,
     holds_transparency,
+    kind_of,
     read_picture,
+    stored_dtype,
     to_pil,
+    write_bands,
 )
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.picture import (
     SOFT_EDGE,
+    Layout,
     Picture,
     Pixels,
     hard_edges,
@@ -41,7 +46,6 @@ from tddsr.pictures.picture import (
     used_range,
 )
 from tddsr.pictures.rows import Floats, Kernel, resized
-from tddsr.pictures.standin import Layout, encode_bands, kind_of, stored_dtype, write_bands
 from tddsr.pictures.tensors import like_tensor, to_arrays
 from tddsr.weights.names import load_model
 
@@ -216,7 +220,8 @@ class Upscaler:
         if isinstance(picture, str | Path):
             target = output_path(Path(picture), size) if output is None else Path(output)
             job.write(Path(picture), target)
-            return cast("T", str(target) if isinstance(picture, str) else target)
+            written: Any = str(target) if isinstance(picture, str) else target
+            return cast("T", written)
         if isinstance(picture, bytes):
             if output is None:
                 return job.encode(picture)
@@ -316,7 +321,7 @@ class _Job:
             colours = band[..., :-1] if masked else band
             # In float64: a float32 has no digits to spare for 16 bit within a narrow span.
             values = (span[0] + colours.astype(np.float64) * (span[1] - span[0])) / white
-            parts = [values.repeat(1 if picture.grey or not one_channel else 3, axis=2)]
+            parts: list[Pixels] = [values.repeat(1 if picture.grey or not one_channel else 3, axis=2)]
             if masked:
                 parts.append(band[..., -1:])
             elif alpha is not None:

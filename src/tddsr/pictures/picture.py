@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.ImageFilter import MaxFilter, MinFilter
 
 from tddsr.pictures.metadata import Metadata
 
