@@ -80,5 +80,5 @@ def test_opaque_and_clear_stay_so_when_resized():
     opaque = pixels.copy()
     opaque[..., 3] = 1
     small = np.concatenate(list(resized([opaque], (80, 80), (40, 40), masked=True)))
-    plain = np.concatenate(list(resized([opaque[..., :3]], (80, 80), (40, 40))))
+    plain = np.concatenate(list(resized([opaque[..., :3]], (80, 80), (40, 40), kernel=Kernel.BICUBIC)))
     assert np.abs(small[..., :3] - plain).max() < 1e-5

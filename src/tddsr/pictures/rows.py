@@ -51,12 +51,11 @@ def _by_plane(pixels: Floats, size: tuple[int, int], box: tuple[float, float, fl
 def _premultiplied(pixels: Floats, size: tuple[int, int], box: tuple[float, float, float, float]) -> Floats:
     """The last channel is a mask, and the others count for as much as they show."""
     colours, mask = pixels[..., :-1], pixels[..., -1:]
-    weights = _by_plane(mask, size, box, Kernel.LANCZOS)
-    shown = _by_plane(colours * mask, size, box, Kernel.LANCZOS) / weights.clip(_SHOWS)
-    hidden = _by_plane(colours, size, box, Kernel.LANCZOS)
-    # The mask by a kernel of one lobe: it overshoots at an edge and never comes back, so what is opaque stays so.
-    alpha = _by_plane(mask, size, box, Kernel.BICUBIC)
-    return np.concatenate([np.where(weights > _SHOWS, shown, hidden), alpha], axis=2)
+    # A kernel of one lobe: it overshoots at an edge and never comes back, so what is opaque stays so.
+    weights = _by_plane(mask, size, box, Kernel.BICUBIC)
+    shown = _by_plane(colours * mask, size, box, Kernel.BICUBIC) / weights.clip(_SHOWS)
+    hidden = _by_plane(colours, size, box, Kernel.BICUBIC)
+    return np.concatenate([np.where(weights > _SHOWS, shown, hidden), weights], axis=2)
 
 
 def resized(
@@ -74,7 +73,7 @@ def resized(
         source: (width, height) of the picture.
         target: (width, height) of the result; the same as ``source`` only cuts the bands anew.
         kernel: Lanczos or bicubic.
-        masked: the last channel is transparency: colours are weighted with it, by Lanczos, and it is bicubic.
+        masked: the last channel is transparency, and the others are weighted with it; all bicubic.
     """
     window = _Window(bands)
     step = source[1] / target[1]
