@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tddsr import __version__, upscaler
+from tddsr import __version__, enlarge
 from tddsr.cli import app, main
 from tddsr.pictures.folders import find_photos
 from tddsr.tiling import plan
@@ -475,15 +475,16 @@ def test_the_seed_and_the_tile_are_passed_on(tmp_path, model, monkeypatch):
     plain = pixels()
     tiles = []
 
-    def spy(height, width, tile, *rest):
+    def spy(height, width, tile, *rest, **more):
         tiles.append(tile)
-        return plan(height, width, tile, *rest)
+        return plan(height, width, tile, *rest, **more)
 
-    monkeypatch.setattr(upscaler, "plan", spy)
+    monkeypatch.setattr(enlarge, "plan", spy)
     assert np.abs(pixels("--tile", "16") - plain).max() <= 1
     assert np.array_equal(pixels("--seed", "0", "--tile", "none"), plain)
     assert not np.array_equal(pixels("--seed", "1"), plain)
-    assert tiles == [16, None, None]
+    assert tiles[0] == (16, 16)
+    assert all(min(tile) >= 60 for tile in tiles[1:])
 
 
 def test_pairs_are_reproducible(tmp_path):
