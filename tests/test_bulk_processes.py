@@ -148,8 +148,8 @@ def test_killed_at_any_moment_a_folder_becomes_whole(tmp_path):
 
 @pytest.mark.slow
 def test_a_hundred_kills_of_the_command_leave_every_picture_whole(tmp_path, capsys):
-    folder = pictures(tmp_path / "in", 400, 64)
-    counts = kill_again_and_again(real, folder, kills=100, most=6, seed=0)
+    folder = pictures(tmp_path / "in", 250, 64)
+    counts = kill_again_and_again(real, folder, kills=100, most=4, seed=0)
     with capsys.disabled():
         sys.stdout.write(f"{dict(counts)}\n")
     assert counts["in time"] == 100

@@ -121,8 +121,8 @@ def _save_rows(file: BinaryIO, kind: str, bands: Iterable[Pixels], layout: Layou
     """Encode in another thread what the bands, made in this one, bring through a pipe."""
     reading, writing = os.pipe()
     with ThreadPoolExecutor(1) as encoder:
-        saved = encoder.submit(_save, reading, _Target(file, kind, front), layout)
-        with os.fdopen(writing, "wb", buffering=0) as pipe:
+        with os.fdopen(writing, "wb", buffering=0) as pipe:  # before the thread is there, which waits for its end
+            saved = encoder.submit(_save, reading, _Target(file, kind, front), layout)
             for part in _as_png(bands, layout):
                 try:
                     _write(pipe, part)
