@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tddsr.pictures.metadata import read_metadata
-from tddsr.pictures.picture import Picture
+from tddsr.pictures.picture import Picture, to_type
 from tddsr.pictures.vips import pyvips
 
 _EXTRA, _PROFILE = 338, 34675
@@ -36,7 +36,7 @@ def stand_in(content: bytes) -> Image.Image:
         Image.DecompressionBombError: its header says that it is far too large.
     """
     image = _open(content)
-    if image is None:
+    if image is None or not content.startswith((b"II", b"MM")):
         raise UnidentifiedImageError
     if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
         raise Image.DecompressionBombError
@@ -54,7 +54,7 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
         pyvips.Error: it is damaged.
     """
     image = _open(content, opened.tell() if opened.format == "TIFF" else 0)
-    if image is None:
+    if image is None or opened.format == "HEIF":  # which only PIL's plugin decodes
         return None
     metadata = read_metadata(opened)
     if image.interpretation not in ("rgb16", "grey16"):  # CMYK, Lab
@@ -66,6 +66,9 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
     if image.bands > colours and extra == _MULTIPLIED:
         image = image.extract_band(0, n=colours + 1).unpremultiply().cast("ushort")
     pixels = image.numpy().reshape(image.height, image.width, -1)
+    unused = 16 - (image.get("bits-per-sample") if image.get_typeof("bits-per-sample") else 16)
+    if unused in (4, 6):  # of AVIF, whose lowest bits are zero here
+        pixels = to_type((pixels >> unused) * (65535 / (65535 >> unused)), pixels.dtype)
     alpha = pixels[..., colours] if image.bands > colours and extra in (_CLEAR, _MULTIPLIED) else None
     rgb = pixels[..., :3] if colours == 3 else pixels[..., :1].repeat(3, axis=2)
     return Picture(rgb, alpha, colours == 1, metadata.fitting(grey=colours == 1))
