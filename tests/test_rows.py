@@ -67,7 +67,7 @@ def test_bands_are_let_go_while_others_come():
 def test_hidden_colours_do_not_bleed_when_resized():
     rng = np.random.default_rng(0)
     mask = (rng.random((15, 10, 1)) < 0.5).astype(np.float32).repeat(6, axis=0).repeat(6, axis=1)
-    red = np.broadcast_to(np.float32([1, 0, 0]), (90, 60, 3))
+    red = np.broadcast_to(np.array([1, 0, 0], np.float32), (90, 60, 3))
     pixels = np.concatenate([np.where(mask > 0, red, 1 - red), mask], axis=2)
     for size in ((30, 45), (45, 67), (90, 135)):
         large = np.concatenate(list(resized(bands(pixels, 50), (60, 90), size, "both")))

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageDraw
 
-from tddsr import upscaler as module
 from tddsr.enlarge import Enlarger
 from tddsr.errors import ImageWarning, ModelError
 from tddsr.model import Model
+from tddsr.pictures.files import write_bands
 from tddsr.pictures.picture import used_range
 from tddsr.upscaler import Size, Upscaler, made_from, output_path
 from tests.conftest import photo
@@ -35,7 +35,8 @@ def trained() -> Upscaler:
 
 def test_rows_are_handed_on_while_tiles_are_made(student, tmp_path, monkeypatch):
     Image.fromarray(photo(100, 40)).save(tmp_path / "a.png")
-    rows, tiles, write = [], [], module.write_bands
+    rows: list[tuple[int, int]] = []
+    tiles: list[int] = []
 
     def spy(path, bands, layout, metadata):
         def watched():
@@ -43,9 +44,9 @@ def test_rows_are_handed_on_while_tiles_are_made(student, tmp_path, monkeypatch)
                 rows.append((len(tiles), len(band)))
                 yield band
 
-        write(path, watched(), layout, metadata)
+        write_bands(path, watched(), layout, metadata)
 
-    monkeypatch.setattr(module, "write_bands", spy)
+    monkeypatch.setattr("tddsr.upscaler.write_bands", spy)
     upscaler = Upscaler(student, tile=20)
     upscaler(tmp_path / "a.png", progress=lambda done, _: tiles.append(done))
     assert len(tiles) == 10

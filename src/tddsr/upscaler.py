@@ -338,7 +338,7 @@ class _Job:
         """
         white = largest(alpha.dtype)
         by_network = self.enlarger.bands(
-            alpha[..., None], self.sampling, (0, white), grey=True, contrast=SOFT_EDGE, progress=progress
+            alpha[..., None], self.sampling, (0, white), grey=True, contrast=SOFT_EDGE - 0.01, progress=progress
         )
         small = (alpha.shape[1], alpha.shape[0])
         planes = ((alpha / white).astype(np.float32), hard_edges(alpha))
