@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from tddsr.device import pick_device
+from tddsr.enlarge import Tile
 from tddsr.errors import ImageError, MethodUnavailableError, ModelError, UsageError
 from tddsr.evaluation.pictures import Pair, by_name, centre_by_blocks
 from tddsr.files import file_hash, files_hash
@@ -22,7 +23,7 @@ from tddsr.networks.layers import bicubic_x4
 from tddsr.pictures.files import read_picture
 from tddsr.pictures.picture import Pixels
 from tddsr.pictures.tensors import to_pixels, to_tensor
-from tddsr.upscaler import Tile, Upscaler
+from tddsr.upscaler import Upscaler
 from tddsr.weights.names import SHIPPED, find_model
 from tddsr.weights.published import MODELS
 from tddsr.weights.recognise import read_weights
