@@ -8,11 +8,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 GROUPS = 32
 """Groups of every GroupNorm; widths are multiples of it."""
+
+
+class Config(BaseModel):
+    """What a network is built from, all of it known by name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Recomputed(nn.Module):
@@ -50,14 +57,27 @@ def conv3(width_in: int, width: int) -> nn.Conv2d:
     return nn.Conv2d(width_in, width, 3, padding=1)
 
 
+def zero(layer: nn.Module) -> None:
+    """Weights of 0: the layer changes nothing at first."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
+def check_multiple(name: str, pictures: Tensor, multiple: int) -> None:
+    """Raise ValueError if the height or width of ``pictures`` (..,h,w) is not a multiple of ``multiple``."""
+    height, width = pictures.shape[-2:]
+    if height % multiple or width % multiple:
+        raise ValueError(f"{name} is {height}x{width}; it needs multiples of {multiple}: pad or crop it first")
+
+
 TIME_WAVES = 64
 """Features that tell a network its time step, unless it says otherwise."""
 
 
-def time_waves(t: Tensor, count: int) -> Tensor:
-    """(B,) 0-based step indices -> (B,count): cosines and sines of geometrically spaced frequencies."""
+def time_waves(t: Tensor, count: int, slowest: float = 1000.0) -> Tensor:
+    """(B,) 0-based step indices -> (B,count): cosines and sines of frequencies from 1 down to about 1 / ``slowest``."""
     half = count // 2
-    frequency = torch.exp(-math.log(1000.0) * torch.arange(half, device=t.device) / half)
+    frequency = torch.exp(-math.log(slowest) * torch.arange(half, device=t.device) / half)
     angle = t.float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
