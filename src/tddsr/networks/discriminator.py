@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from tddsr.networks.features import BackboneName, FeatureNetwork
-from tddsr.networks.layers import Config
+from tddsr.networks.features import BackboneName
+from tddsr.networks.layers import Config, FeatureNetwork
 
 Augmentation = Literal["translation", "cutout", "colour"]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -91,3 +92,29 @@ class Upsample(Recomputed):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
+
+
+class FeatureNetwork(nn.Module, ABC):
+    """A network that returns the levels it is tapped at, finest first.
+
+    ``forward`` takes (B,3,H,W) in [-1,1], H and W at least ``minimum``, normalises it as the network was trained, and
+    returns a tensor for each of ``channels``: maps (B,C,H_i,W_i), or token sequences (B,C,N) where ``tokens``. Frozen
+    unless made trainable: gradients reach the picture, never the weights. Always in eval mode, whatever a parent's
+    ``train`` says, so that batch norm keeps its ImageNet statistics even while weights are trained.
+    """
+
+    channels: tuple[int, ...]
+    tokens: bool = False
+    size: int = 128
+    """Side of the squares that a discriminator shows it where nothing else is asked for; others work too."""
+    minimum: int = 32
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> list[Tensor]: ...
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)
+
+    def settle(self, trainable: bool = False) -> Self:
+        """Eval mode, and weights that take gradients or not."""
+        return self.requires_grad_(trainable).eval()
