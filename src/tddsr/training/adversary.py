@@ -58,7 +58,7 @@ class Adversary:
                 config, load_features(config.features, recipe.features, trainable=config.train_features).to(device)
             )
         self.network = network.to(device)
-        self.player = Player.of(recipe, self.network, self.settings.optim, averaged=False)
+        self.player = Player(recipe, self.network, self.settings.optim, averaged=False)
         self.watch = Watch()
 
     @property

@@ -84,7 +84,7 @@ class DistillTask(Task):
         self.origin = self._teacher_hash + ("" if recipe.start is None else fingerprint(recipe.start))
         self.notes = read_notes(recipe.teacher)
         self.loss = PictureLoss(recipe.loss, recipe, device)
-        self.players = {"model": Player.of(recipe, self.model.network)}
+        self.players = {"model": Player(recipe, self.model.network)}
         self._set_up_adversaries()
         if recipe.data.scenes is not None and self.teacher.default_steps > 1:
             raise RecipeError(
@@ -106,7 +106,7 @@ class DistillTask(Task):
         if self.weights.lr:
             torch.manual_seed(recipe.seed)
             self.downsampler = build_downsampler(settings.downsampler).to(self.device)
-            self.players["downsampler"] = Player.of(recipe, self.downsampler, settings.optim, averaged=False)
+            self.players["downsampler"] = Player(recipe, self.downsampler, settings.optim, averaged=False)
 
     def _target_key(self) -> str:
         """All that a batch's target depends on, but the photos, which the cache compares by their lr pictures."""

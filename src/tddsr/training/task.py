@@ -20,29 +20,19 @@ class Player:
     """A network in training, with all that belongs to it: optimiser, gradient scaling and moving average."""
 
     def __init__(
-        self,
-        network: nn.Module,
-        config: OptimConfig,
-        steps: int,
-        precision: str,
-        averaged: bool = True,
-        accumulate: int = 1,
+        self, recipe: Recipe, network: nn.Module, config: OptimConfig | None = None, averaged: bool = True
     ) -> None:
-        self.network, self.config, self.steps = network, config, steps
-        self.accumulate, self._gathered = accumulate, 0
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=config.rate, betas=config.betas)
+        """``config`` is the recipe's own where it is not given."""
+        self.network, self.config, self.steps = network, config or recipe.optim, recipe.steps
+        self.accumulate, self._gathered = recipe.data.accumulate, 0
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=self.config.rate, betas=self.config.betas)
         self.average = (
-            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
+            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema))  # type: ignore[no-untyped-call]
             if averaged
             else None
         )
         device = next(network.parameters()).device
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
-
-    @classmethod
-    def of(cls, recipe: Recipe, network: nn.Module, config: OptimConfig | None = None, averaged: bool = True) -> Player:
-        """A player of a recipe's run; ``config`` is the recipe's own where it is not given."""
-        return cls(network, config or recipe.optim, recipe.steps, recipe.precision, averaged, recipe.data.accumulate)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
 
     def rate(self, step: int) -> float:
         """Learning rate of 0-based ``step``."""

@@ -40,7 +40,7 @@ class TeacherTask(Task):
         self.model.network.requires_grad_(True)
         self.precision = getattr(torch, recipe.precision)
         self.loss = PictureLoss(recipe.loss, recipe, device)
-        self.players = {"model": Player.of(recipe, self.model.network)}
+        self.players = {"model": Player(recipe, self.model.network)}
 
     def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
         model, schedule = self.model, self.model.schedule
