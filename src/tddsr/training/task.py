@@ -17,7 +17,7 @@ from tddsr.training.recipe import OptimConfig, Recipe
 
 
 class Player:
-    """A network in training, with all that belongs to it: optimiser, gradient scaling and moving average."""
+    """A network in training, with all that belongs to it: optimiser and moving average."""
 
     def __init__(
         self, recipe: Recipe, network: nn.Module, config: OptimConfig | None = None, averaged: bool = True
@@ -31,8 +31,6 @@ class Player:
             if averaged
             else None
         )
-        device = next(network.parameters()).device
-        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "float16")
 
     def rate(self, step: int) -> float:
         """Learning rate of 0-based ``step``."""
@@ -52,14 +50,10 @@ class Player:
         ``output`` is a loss, or any output of the network, whose ``gradient`` is then given. Only this network's
         parameters get gradients, whatever else ``output`` depends on.
         """
-        seed = self.scaler.scale(torch.ones_like(output) if gradient is None else gradient)
-        return self._apply(torch.autograd.grad(output, self.parameters, seed, allow_unused=True), step)
+        return self.follow(torch.autograd.grad(output, self.parameters, gradient, allow_unused=True), step)
 
     def follow(self, slopes: Sequence[Tensor | None], step: int) -> Tensor:
         """``update`` with gradients of ``parameters`` that are known already; None where there is none."""
-        return self._apply([None if slope is None else self.scaler.scale(slope) for slope in slopes], step)
-
-    def _apply(self, slopes: Sequence[Tensor | None], step: int) -> Tensor:
         parameters = self.parameters
         for p, slope in zip(parameters, slopes, strict=True):
             if self._gathered == 0:
@@ -72,10 +66,8 @@ class Player:
             return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
-        self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
         return norm
@@ -85,7 +77,6 @@ class Player:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "scaler": self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -93,7 +84,6 @@ class Player:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.scaler.load_state_dict(state["scaler"])
 
 
 @dataclass(frozen=True)
