@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,7 @@ from tddsr.training.adversary import Adversary, Watch
 from tddsr.training.picture_loss import PictureLoss
 from tddsr.training.recipe import Recipe
 from tddsr.training.targets import TargetCache
-from tddsr.training.task import Batch, Player, Task
+from tddsr.training.task import Batch, Player, Task, autocast
 from tddsr.weights.names import fingerprint, load_model, read_notes
 
 _LARGEST_FACTOR = 1e4
@@ -126,9 +125,8 @@ class DistillTask(Task):
             picture = self.teacher.sample(lr, eps).float()
         return ((picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
-    def _autocast(self) -> torch.autocast | nullcontext[None]:
-        precision = getattr(torch, self.recipe.precision)
-        return nullcontext() if precision == torch.float32 else torch.autocast(self.device.type, precision)
+    def _autocast(self) -> torch.autocast:
+        return autocast(self.device, self.recipe.precision)
 
     # -- what the student and the teacher make ----------------------------------------------------------------------
 

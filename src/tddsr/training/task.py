@@ -16,6 +16,11 @@ from tddsr.model import Model
 from tddsr.training.recipe import OptimConfig, Recipe
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """What a recipe's ``precision`` means for activations; nothing is cast in float32."""
+    return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")
+
+
 class Player:
     """A network in training, with all that belongs to it: optimiser and moving average."""
 
