@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tddsr import diffusion, rng
-from tddsr.errors import RecipeError
+from tddsr.errors import DataError, RecipeError
 from tddsr.model import Model, begin
 from tddsr.networks.downsampler import build_downsampler
 from tddsr.training import losses
 from tddsr.training.adversary import Adversary, Watch
 from tddsr.training.picture_loss import PictureLoss
 from tddsr.training.recipe import Recipe
-from tddsr.training.targets import TargetCache
+from tddsr.training.targets import kept, keyed
 from tddsr.training.task import Batch, Player, Task, autocast
 from tddsr.weights.names import fingerprint, load_model, read_notes
 
@@ -90,8 +91,9 @@ class DistillTask(Task):
                 f"data.scenes keeps a teacher's pictures without the noise they came from: {recipe.teacher}, of "
                 f"{self.teacher.default_steps} steps, cannot have them; a teacher of one step can"
             )
-        kept = recipe.targets if recipe.data.scenes is None else None  # scenes have their own
-        self.targets = None if kept is None else TargetCache(kept, self._target_key())
+        self.targets: Path | None = None
+        if recipe.targets is not None and recipe.data.scenes is None:  # scenes have their own
+            self.targets = keyed(recipe.targets, self._target_key())
 
     def _set_up_adversaries(self) -> None:
         recipe, settings = self.recipe, self.recipe.adversary
@@ -153,7 +155,15 @@ class DistillTask(Task):
                 predict, eps = self.teacher.predictor(batch.lr), self._noise(y, batch)
                 return diffusion.sample_deterministic(self.teacher.schedule, predict, y, eps).float()
 
-        return compute() if self.targets is None else self.targets.get(batch.number, batch.lr, compute)
+        if self.targets is None:
+            return compute()
+        file = self.targets / f"{batch.number:08d}.safetensors"
+        pixels = ((batch.lr + 1) * 127.5).round().to("cpu", torch.uint8)
+        # Also a new target goes through 16 bit: a run is the same with a full folder and with an empty one.
+        found = kept(file, lambda: {"lr": pixels, "target": compute().to(torch.float16)})
+        if not torch.equal(found["lr"], pixels):
+            raise DataError(f"{file} belongs to other pictures (of other photos?); delete {self.targets}")
+        return found["target"].to(batch.lr)
 
     def _estimate(self, batch: Batch, y: Tensor) -> Tensor:
         with self._autocast():
