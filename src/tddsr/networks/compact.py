@@ -106,11 +106,6 @@ class _Tail(nn.Module):
         return x_0 + self.space.encode(self.out(F.silu(mixed, inplace=not torch.is_grad_enabled())))
 
 
-def _modules(modules: nn.Module) -> list[nn.Module]:
-    """The members of a ModuleList, typed."""
-    return list(modules.children())
-
-
 class CompactNet(nn.Module):
     """f(x_t, t, lr) -> x_0 in a latent space at lr size: a U-Net that corrects the bicubic enlargement.
 
@@ -190,15 +185,15 @@ class CompactNet(nn.Module):
         x = self.stem_lr(lr) + self.gate(time)[:, :, None, None] * self.stem_x(x_t)
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
-            for block in _modules(blocks):
+            for block in blocks.children():
                 x = block(x, time)
             skips.append(x)
             x = down(x)
         for block in self.middle:
             x = block(x, time)
-        for blocks, up in zip(_modules(self.decoder)[::-1], _modules(self.up)[::-1], strict=True):
+        for blocks, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
             x = skips.pop() + F.pixel_shuffle(up(x), 2)
-            for block in _modules(blocks):
+            for block in blocks.children():
                 x = block(x, time)
         # head first: the sum takes its memory order, which is channels last where the tail needs it most.
         x_0: Tensor = self.head(x) + self.space.encode(bicubic_x4(lr))
