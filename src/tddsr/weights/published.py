@@ -117,7 +117,7 @@ def convert_published(
     if not model.latent:
         raise ModelError(f"{source} is a Swin U-Net, not the network of {name}")
     place = autoencoder or fetch(AUTOENCODER)
-    space = _space(place, read.channels)
+    space = _space(place, len(read.weights["out.2.weight"]))
     config = ModelConfig(role=model.role, network=read.config, space=space.config, schedule=model.schedule)
     note = f"{_note(source, model.file.licence)}; {_note(place)}"
     write_file(config, read.weights, output, dtype, note, space.weights)
@@ -171,9 +171,9 @@ def _space(path: Path, channels: int) -> Published:
     if not isinstance(space.config, VQConfig):
         raise ModelError(f"{path} is not an autoencoder but a network")
     factor = 1 << (len(space.config.multiples) - 1)
-    if (factor, space.channels) != (4, channels):
+    if (factor, space.config.channels) != (4, channels):
         raise ModelError(
-            f"{path} codes pictures at 1/{factor} of their size in {space.channels} channels; "
+            f"{path} codes pictures at 1/{factor} of their size in {space.config.channels} channels; "
             f"the network needs 1/4 and {channels}"
         )
     return space

@@ -60,13 +60,6 @@ class Published:
     config: SwinUNetConfig | VQConfig | RRDBConfig
     weights: dict[str, Tensor]
 
-    @property
-    def channels(self) -> int:
-        """Channels of the latent."""
-        if isinstance(self.config, RRDBConfig):
-            return SpaceToDepth.channels
-        return self.config.channels if isinstance(self.config, VQConfig) else len(self.weights["out.2.weight"])
-
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The weights of any network by name, from a PyTorch checkpoint, bare or wrapped, or a safetensors file.
