@@ -227,7 +227,8 @@ def _shared(name: BackboneName, folder: Path | None) -> FeatureNetwork:
     return network.settle()
 
 
-def _folder(folder: str | Path | None) -> Path | None:
+def features_folder(folder: str | Path | None) -> Path | None:
+    """Where weights are looked for: ``folder``, else what the environment names."""
     folder = folder or os.environ.get(FEATURES_FOLDER)
     return Path(folder).resolve() if folder else None
 
@@ -249,5 +250,5 @@ def load_features(name: BackboneName, folder: str | Path | None = None, trainabl
         WeightsError: the weights cannot be had, are damaged, or are those of another network.
         DownloadError: which is one, too: the network is down, or what came is not the released file.
     """
-    place = _folder(folder)
+    place = features_folder(folder)
     return _load(name, place).settle(trainable=True) if trainable else _shared(name, place)
