@@ -6,6 +6,7 @@ whole picture, so a pixel depends on every other. Without gradients every layer 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -33,8 +34,7 @@ class VQConfig(Config):
     codes: int = Field(8192, ge=1, description="in the codebook")
 
 
-def _norm(width: int) -> nn.GroupNorm:
-    return norm(width, eps=1e-6)
+_norm = partial(norm, eps=1e-6)
 
 
 class _ResBlock(Recomputed):

@@ -166,9 +166,6 @@ class CompactNet(nn.Module):
 
         return max(reach(offset) for offset in range(self.multiple))
 
-    def _time(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.embed(time_waves(t, self.config.time_features).to(dtype))  # type: ignore[no-any-return]
-
     def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
         """Estimate x_0.
 
@@ -181,7 +178,7 @@ class CompactNet(nn.Module):
             ValueError: h or w is not a multiple of ``multiple``.
         """
         check_multiple("lr", lr, self.multiple)
-        time = self._time(t, x_t.dtype)
+        time = self.embed(time_waves(t, self.config.time_features).to(x_t.dtype))
         x = self.stem_lr(lr) + self.gate(time)[:, :, None, None] * self.stem_x(x_t)
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
