@@ -18,7 +18,7 @@ from tddsr.training.recipe import OptimConfig, Recipe
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """What a recipe's ``precision`` means for activations; nothing is cast in float32."""
-    return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 class Player:
