@@ -94,17 +94,15 @@ def main() -> None:
         run, clock = runs["compact-tddsr", False], Clock()
         task = run.task
         assert isinstance(task, DistillTask)
-        assert task.hr_adversary is not None
-        assert task.lr_adversary is not None
         clock.wrap(run, "_batch", "degradation")
         clock.wrap(task, "_target", "teacher's samples")
         clock.wrap(task, "_estimate", "student, forward")
         clock.wrap(task, "loss", "L1, LPIPS and feature distance, forward")
-        clock.wrap(task.hr_adversary, "against", "D_H on the student's picture, forward")
+        clock.wrap(task.adversaries["hr"], "against", "D_H on the student's picture, forward")
         clock.wrap(task.downsampler, "forward", "G, forward")
-        clock.wrap(task.lr_adversary, "against", "D_L on G's picture, forward")
-        clock.wrap(task.hr_adversary, "learn", "D_H's own step")
-        clock.wrap(task.lr_adversary, "learn", "D_L's own step")
+        clock.wrap(task.adversaries["lr"], "against", "D_L on G's picture, forward")
+        clock.wrap(task.adversaries["hr"], "learn", "D_H's own step")
+        clock.wrap(task.adversaries["lr"], "learn", "D_L's own step")
         clock.wrap(task.players["model"], "update", "student, backward and Adam")
         total = sum(one_step(run, step) for step in range(options.steps))
         clock.seconds["the terms' gradients at the student's output, G's backward and Adam, and the rest"] = (

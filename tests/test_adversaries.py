@@ -64,24 +64,23 @@ def test_no_players_gradient_leaks_into_another(tddsr):
     _, task, batch = task_of(tddsr)
     everything = {"distill", "hr", "lr"}
     before = weights(task)
-    picture, small, _ = task._student_phase(batch, 0, everything)
+    judged, _ = task._student_phase(batch, 0, everything)
     assert gradients(task) == moved(before, task) == {"model", "downsampler"}  # both minimise Eq. 10
-    assert not picture.requires_grad
-    assert not small.requires_grad
+    assert not any(made.requires_grad for made in judged.values())
     for player in task.players.values():
         player.optimizer.zero_grad()
 
     before = weights(task)
-    task._hr_phase(batch, picture, 0)
+    task._adversary_phase("hr", batch, judged["hr"], 0)
     assert gradients(task) == moved(before, task) == {"hr_discriminator"}
     for player in task.players.values():
         player.optimizer.zero_grad()
 
     before = weights(task)
-    task._lr_phase(batch, small, 0)
+    task._adversary_phase("lr", batch, judged["lr"], 0)
     assert gradients(task) == moved(before, task) == {"lr_discriminator"}
     assert all(p.grad is None for p in task.teacher.parameters())
-    frozen = task.hr_adversary.network.features
+    frozen = task.adversaries["hr"].network.features
     assert all(p.grad is None and not p.requires_grad for p in frozen.parameters())
 
 
@@ -97,10 +96,8 @@ def test_the_students_gradient_is_the_sum_of_its_terms(tddsr):
     picture = task.model.space.decode(x_0)
     terms = task.loss(task.model, x_0, batch.hr, chance)
     terms["distill"] = weight.distill * (x_0 - task._target(batch, y)).square().mean()
-    assert task.hr_adversary is not None
-    assert task.lr_adversary is not None
-    terms["hr"] = weight.hr * task.hr_adversary.against(picture, chance)
-    terms["lr"] = weight.lr * task.lr_adversary.against(task.downsampler(picture, chance), chance)
+    terms["hr"] = weight.hr * task.adversaries["hr"].against(picture, chance)
+    terms["lr"] = weight.lr * task.adversaries["lr"].against(task.downsampler(picture, chance), chance)
     task.players["model"].update(torch.stack(list(terms.values())).sum(), 0)
     theirs = [p.grad for p in task.model.parameters() if p.grad is not None]
     for a, b in zip(ours, theirs, strict=True):
@@ -145,7 +142,7 @@ def test_features_can_be_trained_too(tddsr, r1):
     after = weights(task)["hr_discriminator"]
     for name, old, new in zip(names, before["hr_discriminator"], after, strict=True):
         assert not torch.equal(old, new), name
-    assert all(p.grad is None for p in task.lr_adversary.network.features.parameters())
+    assert all(p.grad is None for p in task.adversaries["lr"].network.features.parameters())
 
 
 def test_mixed_precision_trains_all_four(tddsr):

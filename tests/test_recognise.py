@@ -67,7 +67,7 @@ def test_configurations_of_networks_are_read_from_shapes(config, channels):
         network = SwinUNet(config, channels)
     read = published(cheap(network), "file")
     assert read.config == config
-    assert read.channels == channels
+    assert len(read.weights["out.2.weight"]) == channels
     assert list(read.weights) == list(network.state_dict())
 
 
@@ -86,7 +86,6 @@ def test_configurations_of_autoencoders_are_read_from_shapes(config):
         space = VQAutoencoder(config)
     read = published(cheap(space), "file")
     assert read.config == config
-    assert read.channels == config.channels
     assert list(read.weights) == list(space.state_dict())
 
 

@@ -109,7 +109,10 @@ def test_what_is_no_result_is_one_line(tmp_path, content):
 def test_a_method_name_does_not_lead_out_of_the_folder(tmp_path):
     save_result(tmp_path / "a")
     assert saved_pictures(tmp_path / "a", "compact")
-    for name in ("../../a/pictures/compact", str(tmp_path / "a/pictures/compact")):
+    elsewhere = tmp_path / "a" / "pictures"
+    (elsewhere / "..\\compact").mkdir()  # on Windows beside it
+    (elsewhere / "..\\compact" / "0.png").touch()
+    for name in ("../../a/pictures/compact", str(elsewhere / "compact"), "..", "..\\compact", "C:\\compact", "C:"):
         assert not saved_pictures(tmp_path / "a", name)
 
 

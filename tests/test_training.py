@@ -278,18 +278,19 @@ def test_another_judge_chooses_anew(recipe):
 
 def test_rates_follow_their_schedule(recipe):
     optim = recipe.optim.model_copy(update={"rate": 1.0, "warmup": 10, "schedule": "cosine"})
-    player = Player(torch.nn.Linear(1, 1), optim, 100, "float32")
+    recipe = recipe.model_copy(update={"steps": 100})
+    player = Player(recipe, torch.nn.Linear(1, 1), optim)
     assert player.rate(0) == pytest.approx(0.1, rel=0.01)
     assert player.rate(50) == pytest.approx(0.5)
     assert player.rate(99) < 0.001
-    constant = Player(torch.nn.Linear(1, 1), optim.model_copy(update={"schedule": "constant"}), 100, "float32")
+    constant = Player(recipe, torch.nn.Linear(1, 1), optim.model_copy(update={"schedule": "constant"}))
     assert [constant.rate(step) for step in (9, 50, 99)] == [1, 1, 1]
 
 
 def test_gradients_are_clipped(recipe):
     optim = recipe.optim.model_copy(update={"clip": 0.5, "betas": (0.0, 0.0), "warmup": 0})
     layer = torch.nn.Linear(4, 1)
-    player = Player(layer, optim, 100, "float32")
+    player = Player(recipe, layer, optim)
     norm = player.update(1000 * layer(torch.ones(4)).sum(), 0)
     assert norm > 100
     assert layer.weight.grad is not None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,7 +15,7 @@ from tddsr.diffusion import Schedule
 from tddsr.errors import UsageError
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.compact import CompactConfig, CompactNet
-from tddsr.networks.layers import BICUBIC_RADIUS, Recomputed, bicubic_x4
+from tddsr.networks.layers import BICUBIC_RADIUS, Config, Recomputed, bicubic_x4
 from tddsr.networks.rrdb import OURS, RRDBConfig, RRDBNet, shrink
 from tddsr.networks.space import LatentSpace, PixelsConfig, SpaceToDepth
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig
@@ -25,10 +25,8 @@ Role = Literal["teacher", "student"]
 Sampler = Literal["deterministic", "stochastic"]
 
 
-class ScheduleConfig(BaseModel):
+class ScheduleConfig(Config):
     """Arguments of ``Schedule.geometric``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     steps: int = Field(4, ge=1, description="T, the length of the chain")
     kappa: float = Field(2.0, gt=0, description="strength of the noise")
@@ -62,10 +60,8 @@ NetworkConfig = Annotated[
 SpaceConfig = Annotated[Annotated[PixelsConfig, Tag("pixels")] | Annotated[VQConfig, Tag("vq")], by_kind("pixels")]
 
 
-class ModelConfig(BaseModel):
+class ModelConfig(Config):
     """Everything that rebuilds a model around its weights; stored in the header of its file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     role: Role = Field(description="a student is evaluated once, at t = T; a recipe describes a teacher")
     network: NetworkConfig = Field(CompactConfig(), description="predicts x_0")

@@ -59,10 +59,6 @@ def _only(
     return image.index_copy(0, where, changed)
 
 
-def _cutoff(dice: _Dice, size: Tensor) -> Tensor:
-    return dice.uniform(torch.where(size < 13, math.pi / 3, math.pi / 5), math.pi)
-
-
 def _blur(image: Tensor, active: Tensor, stage: Stage, dice: _Dice) -> Tensor:
     size = dice.odd(*stage.kernel_sizes)
     family = dice.choice(stage.family_weights)
@@ -78,7 +74,8 @@ def _blur(image: Tensor, active: Tensor, stage: Stage, dice: _Dice) -> Tensor:
         beta = torch.where(chosen, drawn, beta)
     canvas = stage.kernel_sizes[1]
     kernels = density_kernels(canvas, size, sigma_x, sigma_y, angle, beta, plateau)
-    sinc = sinc_kernels(canvas, size, _cutoff(dice, size))
+    cutoff = dice.uniform(torch.where(size < 13, math.pi / 3, math.pi / 5), math.pi)
+    sinc = sinc_kernels(canvas, size, cutoff)
     kernels = torch.where(dice.coin(stage.sinc_probability)[:, None, None], sinc, kernels)
     return _only(active & dice.coin(stage.blur_probability), filter2d, image, kernels)
 

@@ -15,12 +15,8 @@ MODES = ("area", "bilinear", "bicubic", "clean")
 """The last is bicubic over all that a new pixel covers (antialiased), as programs reduce pictures today."""
 
 
-def _cubic(distance: Tensor) -> Tensor:
-    """Keys' cubic convolution with a = -0.75, as PyTorch and OpenCV have it."""
-    return _keys(distance, -0.75)
-
-
-def _keys(distance: Tensor, a: float) -> Tensor:
+def _cubic(distance: Tensor, a: float) -> Tensor:
+    """Keys' cubic convolution; a = -0.75 is PyTorch's and OpenCV's, -0.5 that of antialiased resizing."""
     d = distance.abs()
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((d - 5) * d + 8) * d * a - 4 * a
@@ -53,9 +49,9 @@ def resize_matrices(size_in: Tensor, size_out: Tensor, mode: Tensor, canvas_in: 
 
     area = ((column >= first) & (column < last)) / (last - first)
     bilinear = (1 - (centre.clamp(min=0).minimum(n_in - 1) - column).abs()).clamp(min=0)
-    bicubic = _cubic(centre - column)
+    bicubic = _cubic(centre - column, -0.75)
     inside = (column >= 0) & (column < n_in)  # at the edge it takes fewer samples instead of repeating the last
-    clean = _keys((centre - column) / stretch, -0.5) * inside
+    clean = _cubic((centre - column) / stretch, -0.5) * inside
     clean = clean / clean.sum(dim=2, keepdim=True)
     choice = mode[:, None, None]
     weights = torch.where(choice == 0, area, torch.where(choice == 1, bilinear, bicubic))

@@ -110,7 +110,7 @@ def find_method(spec: str, device: torch.device | str = "auto", tile: Tile = "au
         file, where = Path(rest.removeprefix("spandrel:")), pick_device(str(device))
         if not file.is_file():
             raise MethodUnavailableError(f"{rest}: there is no file {file}; put the weights there")
-        return name or file.stem, Method(rest, _network(_spandrel(file, where), where), digest=_digest(file))
+        return name or file.stem, Method(rest, _network(_spandrel(file, where), where), digest=file_hash(file)[:16])
     return _model(rest, name, device, tile)
 
 
@@ -163,7 +163,7 @@ def _model(spec: str, name: str, device: torch.device | str, tile: Tile) -> tupl
 
     label = Path(model).stem if Path(model).is_file() else model
     return name or "-".join(filter(None, [f"{label}@{digits}" if digits else label, sampler])), Method(
-        spec, enlarge, steps, noisy=True, digest=_digest(find_model(model))
+        spec, enlarge, steps, noisy=True, digest=file_hash(find_model(model))[:16]
     )
 
 
@@ -222,7 +222,3 @@ def _spandrel(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
     if getattr(model, "scale", None) != 4 or not isinstance(model, spandrel.ImageModelDescriptor):
         raise MethodUnavailableError(f"{path} does not enlarge four times (scale {getattr(model, 'scale', None)})")
     return model.to(device).eval()  # type: ignore[no-any-return]
-
-
-def _digest(file: Path) -> str:
-    return file_hash(file)[:16]

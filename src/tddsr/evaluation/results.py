@@ -10,7 +10,7 @@ import csv
 import io
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PureWindowsPath
 from statistics import fmean
 from typing import Annotated, Literal
 
@@ -169,7 +169,7 @@ def first_problem(error: ValidationError) -> str:
 
 def saved_pictures(folder: Path, method: str) -> dict[str, Path]:
     """Name without suffix -> file, of the pictures kept for ``method`` (or ``hr``, ``lr``); empty if none were."""
-    if ".." in PurePosixPath(method).parts or PurePosixPath(method).is_absolute():
+    if method == ".." or PureWindowsPath(method).name != method:  # which knows all separators, and drives
         return {}  # a name from a file is not to lead out of the folder
     root = folder / PICTURES / method
     return {path.relative_to(root).with_suffix("").as_posix(): path for path in sorted(root.rglob("*.png"))}

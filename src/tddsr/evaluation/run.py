@@ -228,8 +228,9 @@ def _score(method: str, enlarge: Enlarge, pair: Pair, seed: int, scores: Scores,
         write_picture(target, Picture(pixels))
     picture = to_tensor(pixels)
     truth = None if pair.hr is None else to_tensor(pair.hr)
-    asked = scores.of("none") if truth is None else scores.of("none", "reference")
-    values = {name: float(score(picture, truth)) for name, score in asked.items()}
+    values = {name: float(score(picture)) for name, score in scores.of("none").items()}
+    if truth is not None:
+        values |= {name: float(score(picture, truth)) for name, score in scores.of("reference").items()}
     return PictureScore(
         method=method,
         picture=pair.name,
@@ -241,7 +242,7 @@ def _score(method: str, enlarge: Enlarge, pair: Pair, seed: int, scores: Scores,
 
 @torch.inference_mode()
 def _features(picture: Tensor, scores: Scores) -> dict[str, bytes]:
-    return {name: score(picture, None)[0].float().cpu().numpy().tobytes() for name, score in scores.of("set").items()}
+    return {name: score(picture)[0].float().cpu().numpy().tobytes() for name, score in scores.of("set").items()}
 
 
 def _reason(error: Exception) -> str:

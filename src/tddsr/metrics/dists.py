@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tddsr.networks.features import ConvFeatures, load_features
+from tddsr.networks.features import load_features
 
 
 class DISTS(nn.Module):
@@ -32,9 +32,11 @@ class DISTS(nn.Module):
 
     def __init__(self, folder: str | Path | None = None) -> None:
         super().__init__()
-        network = load_features("vgg16", folder, trainable=True)  # its own copy, which may move to another device
-        assert isinstance(network, ConvFeatures)
-        self.network = network
+        self.network = load_features("vgg16", folder, trainable=True)  # its own copy, which is changed and may move
+        features = self.network.get_submodule("features")
+        for name, layer in features.named_children():
+            if isinstance(layer, nn.MaxPool2d):
+                features.register_module(name, _L2Pool())
         weights = load_file(Path(__file__).with_name("dists_weights.safetensors"))
         total = weights["alpha"].sum() + weights["beta"].sum()
         for name, value in weights.items():
@@ -43,7 +45,8 @@ class DISTS(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         similarity = []
-        for x, y in zip(self._levels(a), self._levels(b), strict=True):
+        levels = ([image / 2 + 0.5, *self.network(image)] for image in (a, b))
+        for x, y in zip(*levels, strict=True):
             x, y = x.flatten(2), y.flatten(2)
             mean_x, mean_y = x.mean(dim=2), y.mean(dim=2)
             variances = x.var(dim=2, correction=0) + y.var(dim=2, correction=0)
@@ -54,19 +57,11 @@ class DISTS(nn.Module):
         similar: Tensor = (texture * self.alpha + structure * self.beta).sum(dim=1)
         return (1 - similar).clamp(min=0)  # below by rounding alone
 
-    def _levels(self, image: Tensor) -> list[Tensor]:
-        """The picture in [0,1], then the levels that LPIPS taps, of a network that shrinks without aliasing."""
-        levels = [image / 2 + 0.5]
-        x = self.network.normalise(image)
-        for index, layer in enumerate(self.network.features):
-            x = _l2_pool(x) if isinstance(layer, nn.MaxPool2d) else layer(x)
-            if index in self.network.taps:
-                levels.append(x)
-        return levels
 
+class _L2Pool(nn.Module):
+    """(B,C,H,W) -> half the size, without aliasing: root of the squares' mean under a Hann window."""
 
-def _l2_pool(x: Tensor) -> Tensor:
-    """(B,C,H,W) -> half the size: root of the squares' mean under a Hann window, in place of the maximum."""
-    line = x.new_tensor([0.25, 0.5, 0.25])
-    window = (line[:, None] * line).expand(x.shape[1], 1, 3, 3)
-    return (F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()
+    def forward(self, x: Tensor) -> Tensor:
+        line = x.new_tensor([0.25, 0.5, 0.25])
+        window = (line[:, None] * line).expand(x.shape[1], 1, 3, 3)
+        return (F.conv2d(x.square(), window, stride=2, padding=1, groups=x.shape[1]) + 1e-12).sqrt()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tddsr.errors import ModelError, WeightsError
-from tddsr.networks.features import FEATURES_FOLDER, load_features
+from tddsr.networks.features import FEATURES_FOLDER, features_folder, load_features
 from tddsr.weights.recognise import read_weights
 
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
@@ -60,7 +59,7 @@ def inception(folder: Path | None, device: torch.device) -> Features:
     Raises:
         WeightsError: the package or the weights cannot be had.
     """
-    place = folder or (Path(os.environ[FEATURES_FOLDER]) if os.environ.get(FEATURES_FOLDER) else None)
+    place = features_folder(folder)
     remedy = (
         f"FID needs the package torch-fidelity, which needs torchvision (pip install torch-fidelity), and {INCEPTION} "
         f"in the folder that --features or {FEATURES_FOLDER} names"

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tddsr.networks.features import FeatureName, FeatureNetwork, load_features
+from tddsr.networks.features import FeatureName, load_features
+from tddsr.networks.layers import FeatureNetwork
 
 _HEADS = Path(__file__).with_name("lpips_heads.safetensors")
 

@@ -9,6 +9,7 @@ import functools
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
@@ -42,7 +43,7 @@ def features(y: Tensor) -> Tensor:
     y = y[: rows * PATCH, : columns * PATCH]
     if not y.numel():
         return y.new_empty(0, 36)
-    return torch.cat([_patch_features(y, PATCH), _patch_features(halve(halve(y).T).T, PATCH // 2)], dim=1)
+    return torch.cat([_patch_features(y, PATCH), _patch_features(halve(y), PATCH // 2)], dim=1)
 
 
 def _distance(found: Tensor) -> Tensor:
@@ -125,10 +126,6 @@ def fit(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def halve(x: Tensor) -> Tensor:
-    """(H,W) -> (H/2,W), H even: bicubic (a = -0.5) stretched over eight rows, edges mirrored, as MATLAB's imresize."""
-    distance = torch.tensor([1.75, 1.25, 0.75, 0.25], dtype=x.dtype)
-    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
-    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
-    half = near.where(distance <= 1, far) / 2
-    x = torch.cat([x[:3].flip(0), x, x[-3:].flip(0)])
-    return F.conv2d(x[None, None], torch.cat([half, half.flip(0)]).view(1, 1, 8, 1), stride=(2, 1))[0, 0]
+    """(H,W) -> (H/2,W/2), both even: antialiased bicubic (a = -0.5), edges mirrored, as MATLAB's imresize."""
+    mirrored = torch.from_numpy(np.pad(x.numpy(), 4, mode="symmetric"))[None, None]
+    return F.interpolate(mirrored, scale_factor=0.5, mode="bicubic", antialias=True)[0, 0, 2:-2, 2:-2]

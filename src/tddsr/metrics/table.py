@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +20,9 @@ from tddsr.metrics.lpips import LPIPS
 from tddsr.metrics.niqe import niqe
 from tddsr.networks.features import FeatureName
 
-Score = Callable[[Tensor, Tensor | None], Tensor]
-"""(picture, its truth), both (B,3,H,W) in [0,1] -> (B,), NaN where it is not defined; of a metric of sets (B,C)."""
+Score = Callable[..., Tensor]
+"""(picture) or, where it compares, (picture, its truth), both (B,3,H,W) in [0,1] -> (B,), NaN where it is not defined;
+of a metric of sets (B,C)."""
 
 
 @dataclass(frozen=True)
@@ -50,41 +52,23 @@ class Metric:
     load: Callable[[Setting], Score]
     default: bool = False
 
-    def try_load(self, setting: Setting) -> Score | str:
-        """The score or, where something is lacking, one line: what it needs and where to put it."""
-        try:
-            return self.load(setting)
-        except WeightsError as error:
-            return " ".join(str(error).split())
+
+def _ready(score: Score) -> Callable[[Setting], Score]:
+    """One without settings."""
+    return lambda _: score
 
 
-def _plain(score: Callable[[Tensor, Tensor, Colour, int], Tensor]) -> Callable[[Setting], Score]:
-    def load(setting: Setting) -> Score:
-        return lambda image, truth: score(image, _known(truth), setting.colour, setting.border)
-
-    return load
+def _plain(score: Score) -> Callable[[Setting], Score]:
+    return lambda setting: partial(score, colour=setting.colour, border=setting.border)
 
 
 def _compared(network: torch.nn.Module, device: torch.device) -> Score:
     network = network.to(device)
-
-    def score(image: Tensor, truth: Tensor | None) -> Tensor:
-        result: Tensor = network(image.to(device) * 2 - 1, _known(truth).to(device) * 2 - 1)
-        return result
-
-    return score
+    return lambda image, truth: network(image.to(device) * 2 - 1, truth.to(device) * 2 - 1)
 
 
 def _lpips(name: FeatureName) -> Callable[[Setting], Score]:
     return lambda setting: _compared(LPIPS(name, setting.features), setting.device)
-
-
-def _set(load: Callable[[Path | None, torch.device], frechet.Features]) -> Callable[[Setting], Score]:
-    def build(setting: Setting) -> Score:
-        features = load(setting.features, setting.device)
-        return lambda image, _truth: features(image)
-
-    return build
 
 
 def _pyiqa(name: str) -> Callable[[Setting], Score]:
@@ -96,19 +80,9 @@ def _pyiqa(name: str) -> Callable[[Setting], Score]:
             metric: Any = import_module("pyiqa").create_metric(name.lower(), device=setting.device)
         except Exception as error:  # what it lacks beneath shows as errors of any kind
             raise WeightsError(f"{remedy} ({' '.join(str(error).split())[:200]})") from error
-        return lambda image, _truth: metric(image.to(setting.device)).flatten()
+        return lambda image: metric(image.to(setting.device)).flatten()
 
     return load
-
-
-def _pattern(period: int) -> Callable[[Setting], Score]:
-    return lambda _: lambda image, _truth: faults.pattern(image, period)
-
-
-def _known(truth: Tensor | None) -> Tensor:
-    if truth is None:
-        raise ValueError("this score needs a true picture")
-    return truth
 
 
 METRICS = {
@@ -120,16 +94,19 @@ METRICS = {
         Metric("LPIPS-Alex", "lower", (0, None), "reference", _lpips("alexnet"), default=True),
         Metric("LPIPS-VGG", "lower", (0, None), "reference", _lpips("vgg16"), default=True),
         Metric("DISTS", "lower", (0, 1), "reference", lambda s: _compared(DISTS(s.features), s.device)),
-        Metric("NIQE", "lower", (0, None), "none", lambda _: lambda image, _truth: niqe(image), default=True),
+        Metric("NIQE", "lower", (0, None), "none", _ready(niqe), default=True),
         Metric("CLIPIQA", "higher", (0, 1), "none", _pyiqa("CLIPIQA")),
         Metric("MUSIQ", "higher", (0, 100), "none", _pyiqa("MUSIQ")),
-        Metric("Blocks", "lower", (-1, None), "none", lambda _: lambda image, _truth: faults.blocks(image)),
-        *(Metric(f"Pattern-{period}", "lower", (0, None), "none", _pattern(period)) for period in (2, 4, 8, 16)),
-        Metric("Grain", "lower", (0, None), "none", lambda _: lambda image, _truth: faults.grain(image)),
-        Metric("Ringing", "lower", (0, None), "reference", lambda _: lambda a, b: faults.ringing(a, _known(b))),
-        Metric("Tint", "lower", (0, None), "reference", lambda _: lambda a, b: faults.tint(a, _known(b))),
-        Metric("FID", "lower", (0, None), "set", _set(frechet.inception)),
-        Metric("FD-VGG16", "lower", (0, None), "set", _set(frechet.vgg16)),
+        Metric("Blocks", "lower", (-1, None), "none", _ready(faults.blocks)),
+        *(
+            Metric(f"Pattern-{period}", "lower", (0, None), "none", _ready(partial(faults.pattern, period=period)))
+            for period in (2, 4, 8, 16)
+        ),
+        Metric("Grain", "lower", (0, None), "none", _ready(faults.grain)),
+        Metric("Ringing", "lower", (0, None), "reference", _ready(faults.ringing)),
+        Metric("Tint", "lower", (0, None), "reference", _ready(faults.tint)),
+        Metric("FID", "lower", (0, None), "set", lambda s: frechet.inception(s.features, s.device)),
+        Metric("FD-VGG16", "lower", (0, None), "set", lambda s: frechet.vgg16(s.features, s.device)),
     )
 }
 """By name, in the order of a table's columns."""
@@ -167,18 +144,17 @@ class Scores:
     missing: dict[str, str]
     """name -> what it needs and where to put it"""
 
-    def of(self, *needs: Literal["reference", "none", "set"]) -> dict[str, Score]:
-        """The loaded ones that need one of ``needs``."""
-        return {m.name: self.loaded[m.name] for m in self.metrics if m.name in self.loaded and m.needs in needs}
+    def of(self, needs: Literal["reference", "none", "set"]) -> dict[str, Score]:
+        """The loaded ones with such needs."""
+        return {m.name: self.loaded[m.name] for m in self.metrics if m.name in self.loaded and m.needs == needs}
 
 
 def load_scores(metrics: Sequence[Metric], setting: Setting | None = None) -> Scores:
     """Load what can be had; nothing is put in the place of what cannot."""
     loaded, missing = {}, {}
     for metric in metrics:
-        score = metric.try_load(setting or Setting())
-        if isinstance(score, str):
-            missing[metric.name] = score
-        else:
-            loaded[metric.name] = score
+        try:
+            loaded[metric.name] = metric.load(setting or Setting())
+        except WeightsError as error:
+            missing[metric.name] = " ".join(str(error).split())
     return Scores(tuple(metrics), loaded, missing)

@@ -6,26 +6,25 @@ whole picture, so a pixel depends on every other. Without gradients every layer 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from tddsr.networks import bands
 from tddsr.networks.bands import Map, Stored, Upsampled, convolved, empty, padded, scaled
-from tddsr.networks.layers import GROUPS, Recomputed, Upsample, conv3, named, norm
+from tddsr.networks.layers import GROUPS, Config, Recomputed, Upsample, check_multiple, conv3, named, norm
 from tddsr.networks.space import LatentSpace
 
 _ROWS = 2048
 """Latent pixels compared with the codebook at a time: 64 MiB of distances to 8192 codes."""
 
 
-class VQConfig(BaseModel):
+class VQConfig(Config):
     """Size of a ``VQAutoencoder``; the defaults are the paper's. One multiple of ``width`` a level, finest first."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["vq"] = Field("vq", description="the latents of an autoencoder with codes, ResShift's")
     width: int = Field(128, ge=GROUPS, multiple_of=GROUPS, description="channels of the finest level")
@@ -35,8 +34,7 @@ class VQConfig(BaseModel):
     codes: int = Field(8192, ge=1, description="in the codebook")
 
 
-def _norm(width: int) -> nn.GroupNorm:
-    return norm(width, eps=1e-6)
+_norm = partial(norm, eps=1e-6)
 
 
 class _ResBlock(Recomputed):
@@ -199,19 +197,12 @@ class VQAutoencoder(LatentSpace):
     def __init__(self, config: VQConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or VQConfig()
+        self.factor, self.channels = 1 << (len(config.multiples) - 1), config.channels
         self.encoder = _encoder(config)
         self.decoder = _decoder(config)
         self.quantize = _Codebook(config.codes, config.channels)
         self.quant_conv = nn.Conv2d(config.channels, config.channels, 1)
         self.post_quant_conv = nn.Conv2d(config.channels, config.channels, 1)
-
-    @property
-    def factor(self) -> int:
-        return 1 << (len(self.config.multiples) - 1)
-
-    @property
-    def channels(self) -> int:
-        return self.config.channels
 
     def encode(self, image: Tensor) -> Tensor:
         """(B,3,factor h,factor w) in [-1,1] -> (B,channels,h,w), before quantisation.
@@ -219,11 +210,7 @@ class VQAutoencoder(LatentSpace):
         Raises:
             ValueError: height or width is not a multiple of ``factor``.
         """
-        height, width = image.shape[-2:]
-        if height % self.factor or width % self.factor:
-            raise ValueError(
-                f"image is {height}x{width}; the autoencoder needs multiples of {self.factor}: pad it first"
-            )
+        check_multiple("image", image, self.factor)
         return self.quant_conv(self._run(self.encoder, image))  # type: ignore[no-any-return]
 
     def codes(self, latent: Tensor) -> Tensor:

@@ -224,19 +224,18 @@ def run(network: nn.Sequential, x: Tensor, band_bytes: int = BYTES) -> Tensor:
         x: is not changed.
         band_bytes: rows of a map that are worked on at a time, in bytes. Whatever it is, the results are the same.
     """
-    return torch.cat([_run(network, picture, band_bytes) for picture in torch.split(x, 1)])
-
-
-def _run(network: nn.Sequential, x: Tensor, band_bytes: int) -> Tensor:
     first, *layers, norm, _, last = _layers(network)
     assert isinstance(first, nn.Conv2d)
     assert isinstance(norm, nn.GroupNorm)
     assert isinstance(last, nn.Conv2d)
-    current: Map = _convolve(Stored(x, band_bytes), first)
-    for layer in layers:
-        assert isinstance(layer, Banded)
-        current = layer.banded(current)
-    return _convolve(current, last, norm).data
+    results = []
+    for picture in torch.split(x, 1):
+        current: Map = _convolve(Stored(picture, band_bytes), first)
+        for layer in layers:
+            assert isinstance(layer, Banded)
+            current = layer.banded(current)
+        results.append(_convolve(current, last, norm).data)
+    return torch.cat(results)
 
 
 def _convolve(x: Map, conv: nn.Conv2d, norm: nn.GroupNorm | None = None) -> Stored:

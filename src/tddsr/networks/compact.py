@@ -11,20 +11,18 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from tddsr.networks.layers import TIME_WAVES, Recomputed, bicubic_x4, time_waves
+from tddsr.networks.layers import TIME_WAVES, Config, Recomputed, bicubic_x4, check_multiple, time_waves, zero
 from tddsr.networks.space import LatentSpace
 
 BAND_BYTES = 4 << 20
 """Of a map at hr size, where the tail works in bands. Larger ones take more memory and measured no faster."""
 
 
-class CompactConfig(BaseModel):
+class CompactConfig(Config):
     """Size of a ``CompactNet``. Equal lengths: a width and a block count for each level, the lr size first."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["compact"] = Field("compact", description="a small U-Net of plain convolutions, ours")
     widths: tuple[PositiveInt, ...] = Field(
@@ -48,11 +46,6 @@ class CompactConfig(BaseModel):
             )
 
 
-def _zero(layer: nn.Linear | nn.Conv2d) -> None:
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-
-
 class _Block(Recomputed):
     """x + conv(SiLU(scale * conv(x) + shift)), scale and shift from the time step; the identity at initialisation.
 
@@ -65,8 +58,8 @@ class _Block(Recomputed):
         self.conv_in = nn.Conv2d(width, width, 3, padding=1)
         self.time = nn.Linear(time_features, 2 * width)
         self.conv_out = nn.Conv2d(width, width, 3, padding=1)
-        _zero(self.time)
-        _zero(self.conv_out)
+        zero(self.time)
+        zero(self.conv_out)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)
@@ -87,7 +80,7 @@ class _Tail(nn.Module):
         self.spread = nn.Conv2d(width, channels * space.factor**2, 1)
         self.mix = nn.Conv2d(channels + 3, channels, 3, padding=1)
         self.out = nn.Conv2d(channels, 3, 3, padding=1)
-        _zero(self.out)
+        zero(self.out)
 
     def forward(self, features: Tensor, x_0: Tensor) -> Tensor:
         """The corrected x_0; without gradients in bands of rows, as maps at hr size are the network's largest."""
@@ -111,11 +104,6 @@ class _Tail(nn.Module):
             torch.cat([self.space.decode(x_0), F.pixel_shuffle(self.spread(features), self.space.factor)], dim=1)
         )
         return x_0 + self.space.encode(self.out(F.silu(mixed, inplace=not torch.is_grad_enabled())))
-
-
-def _modules(modules: nn.Module) -> list[nn.Module]:
-    """The members of a ModuleList, typed."""
-    return list(modules.children())
 
 
 class CompactNet(nn.Module):
@@ -153,7 +141,7 @@ class CompactNet(nn.Module):
         self.up = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in steps)
         self.decoder = nn.ModuleList(blocks(n, w) for n, w in zip(config.decoder_blocks, widths[:-1], strict=True))
         self.head = nn.Conv2d(widths[0], space.channels, 3, padding=1)
-        _zero(self.head)
+        zero(self.head)
         self.tail = _Tail(widths[0], config.tail, space) if config.tail else None
 
     @property
@@ -178,9 +166,6 @@ class CompactNet(nn.Module):
 
         return max(reach(offset) for offset in range(self.multiple))
 
-    def _time(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.embed(time_waves(t, self.config.time_features).to(dtype))  # type: ignore[no-any-return]
-
     def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
         """Estimate x_0.
 
@@ -192,22 +177,20 @@ class CompactNet(nn.Module):
         Raises:
             ValueError: h or w is not a multiple of ``multiple``.
         """
-        height, width = lr.shape[-2:]
-        if height % self.multiple or width % self.multiple:
-            raise ValueError(f"lr is {height}x{width}; this network needs multiples of {self.multiple}: pad it first")
-        time = self._time(t, x_t.dtype)
+        check_multiple("lr", lr, self.multiple)
+        time = self.embed(time_waves(t, self.config.time_features).to(x_t.dtype))
         x = self.stem_lr(lr) + self.gate(time)[:, :, None, None] * self.stem_x(x_t)
         skips = []
         for blocks, down in zip(self.encoder, self.down, strict=True):
-            for block in _modules(blocks):
+            for block in blocks.children():
                 x = block(x, time)
             skips.append(x)
             x = down(x)
         for block in self.middle:
             x = block(x, time)
-        for blocks, up in zip(_modules(self.decoder)[::-1], _modules(self.up)[::-1], strict=True):
+        for blocks, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
             x = skips.pop() + F.pixel_shuffle(up(x), 2)
-            for block in _modules(blocks):
+            for block in blocks.children():
                 x = block(x, time)
         # head first: the sum takes its memory order, which is channels last where the tail needs it most.
         x_0: Tensor = self.head(x) + self.space.encode(bicubic_x4(lr))

@@ -9,19 +9,18 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from tddsr.networks.features import BackboneName, FeatureNetwork
+from tddsr.networks.features import BackboneName
+from tddsr.networks.layers import Config, FeatureNetwork
 
 Augmentation = Literal["translation", "cutout", "colour"]
 
 
-class DiscriminatorConfig(BaseModel):
+class DiscriminatorConfig(Config):
     """Heads on a feature network: what it looks at, and with what."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["features"] = Field("features", description="heads on a feature network, as StyleGAN-T's")
     features: BackboneName = Field("efficientnet_lite0", description="the feature network")
@@ -34,10 +33,8 @@ class DiscriminatorConfig(BaseModel):
     )
 
 
-class PixelDiscriminatorConfig(BaseModel):
+class PixelDiscriminatorConfig(Config):
     """A U-Net on pixels, small enough for a CPU: 24 channels cost 0.9 M multiply-adds a pixel of the lr picture."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["pixels"] = Field(description="a small U-Net on pixels")
     channels: int = Field(24, ge=1, description="of its finest level; Real-ESRGAN's has 64")

@@ -7,16 +7,16 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
+
+from tddsr.networks.layers import Config, check_multiple, zero
 
 FACTOR = 4
 
 
-class DownsamplerConfig(BaseModel):
+class DownsamplerConfig(Config):
     """Which downsampler, and its size."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["attention", "conv"] = Field("attention", description="attention in windows, or convolutions alone")
     width: int = Field(32, ge=1, description="channels inside")
@@ -31,13 +31,6 @@ class Downsampler(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, hr: Tensor, generator: torch.Generator) -> Tensor: ...
-
-
-def _checked(hr: Tensor) -> Tensor:
-    height, width = hr.shape[-2:]
-    if height % FACTOR or width % FACTOR:
-        raise ValueError(f"hr is {height}x{width}; both must be multiples of {FACTOR}: crop it first")
-    return hr
 
 
 _SHARPNESS = 8.0
@@ -77,7 +70,8 @@ class AttentionDownsampler(Downsampler):
 
     def kernel(self, hr: Tensor) -> Tensor:
         """(B,window^2,h,w): each lr pixel's weights; they are at least 0 and sum to 1."""
-        saliency = self._windows(self.saliency(_checked(hr))).squeeze(1)
+        check_multiple("hr", hr, FACTOR)
+        saliency = self._windows(self.saliency(hr)).squeeze(1)
         logits = self.gain[:, None, None] * saliency + self.bias[:, None, None]
         return (_SHARPNESS * logits).softmax(dim=1)
 
@@ -115,12 +109,11 @@ class ConvDownsampler(Downsampler):
         self.noise = nn.Conv2d(1, width, 3, padding=1, padding_mode="reflect", bias=False)
         self.blocks = nn.Sequential(_Residual(width), _Residual(width))
         self.head = nn.Conv2d(width, 3, 3, padding=1, padding_mode="reflect")
-        nn.init.zeros_(self.head.weight)
-        assert self.head.bias is not None
-        nn.init.zeros_(self.head.bias)
+        zero(self.head)
 
     def forward(self, hr: Tensor, generator: torch.Generator) -> Tensor:
-        small = F.interpolate(_checked(hr), scale_factor=1 / FACTOR, mode="bicubic", antialias=True)
+        check_multiple("hr", hr, FACTOR)
+        small = F.interpolate(hr, scale_factor=1 / FACTOR, mode="bicubic", antialias=True)
         noise = torch.randn(small.shape[0], 1, *small.shape[-2:], generator=generator).to(small)
         features = self.blocks(self.down(hr) + self.noise(noise))
         return small + self.head(features)  # type: ignore[no-any-return]

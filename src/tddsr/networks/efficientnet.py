@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from tddsr.networks.layers import FeatureNetwork
+
 _STEM = 32
 _STAGES = (  # expansion, kernel, stride, width, blocks
     (1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3),
@@ -69,12 +71,11 @@ class _Block(nn.Module):
         return x + y if self.skip else y
 
 
-class EfficientNetLite0(nn.Module):
-    """EfficientNet-Lite0 up to its classifier, which is left out.
+class EfficientNetLite0(FeatureNetwork):
+    """EfficientNet-Lite0 without its classifier, tapped at the last outputs at strides 2 to 32, as Projected GAN does.
 
-    ``forward``: (B,3,H,W) in [-1,1] -> the last outputs at strides 2, 4, 8, 16 and 32, (B,C_i,ceil(H/s),ceil(W/s))
-    with C_i of ``channels``. The released network was trained on (pixel - 127) / 128, which [-1,1] is up to half a
-    grey level, so there is no other normalisation. Use it in eval mode.
+    Levels are (B,C_i,ceil(H/s),ceil(W/s)). The released network was trained on (pixel - 127) / 128, which [-1,1] is up
+    to half a grey level, so there is no other normalisation. Random weights until they are loaded.
     """
 
     channels = (16, 24, 40, 112, 320)
@@ -93,6 +94,7 @@ class EfficientNetLite0(nn.Module):
             last[level] = len(blocks) - 1
         self.blocks = nn.ModuleList(blocks)
         self.taps = tuple(last.values())
+        self.settle()
 
     def forward(self, image: Tensor) -> list[Tensor]:
         x = self.stem(image.contiguous(memory_format=torch.channels_last))

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import functools
 import os
-from abc import ABC, abstractmethod
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -25,6 +24,7 @@ from tddsr.downloads.known import ALEXNET, DINO_VITS16, VGG16
 from tddsr.errors import WeightsError
 from tddsr.files import file_hash
 from tddsr.networks.efficientnet import EfficientNetLite0, own_names
+from tddsr.networks.layers import FeatureNetwork
 
 FeatureName = Literal["alexnet", "vgg16"]
 """Networks that LPIPS has heads for."""
@@ -75,32 +75,6 @@ def _vgg16() -> tuple[nn.Sequential, tuple[int, ...]]:
     return nn.Sequential(*layers), (3, 8, 15, 22, 29)
 
 
-class FeatureNetwork(nn.Module, ABC):
-    """A network that returns the levels it is tapped at, finest first.
-
-    ``forward`` takes (B,3,H,W) in [-1,1], H and W at least ``minimum``, normalises it as the network was trained, and
-    returns a tensor for each of ``channels``: maps (B,C,H_i,W_i), or token sequences (B,C,N) where ``tokens``. Frozen
-    unless made trainable: gradients reach the picture, never the weights. Always in eval mode, whatever a parent's
-    ``train`` says, so that batch norm keeps its ImageNet statistics even while weights are trained.
-    """
-
-    channels: tuple[int, ...]
-    tokens: bool = False
-    size: int = 128
-    """Side of the squares that a discriminator shows it where nothing else is asked for; others work too."""
-    minimum: int = 32
-
-    @abstractmethod
-    def forward(self, image: Tensor) -> list[Tensor]: ...
-
-    def train(self, mode: bool = True) -> Self:
-        return super().train(False)
-
-    def settle(self, trainable: bool = False) -> Self:
-        """Eval mode, and weights that take gradients or not."""
-        return self.requires_grad_(trainable).eval()
-
-
 class _Normalise(nn.Module):
     """ImageNet's mean and deviation, as LPIPS rounds them, taken off pictures in [-1, 1]."""
 
@@ -130,21 +104,6 @@ class ConvFeatures(FeatureNetwork):
             x = layer(x)
             if index in self.taps:
                 levels.append(x)
-        return levels
-
-
-class LiteFeatures(FeatureNetwork):
-    """EfficientNet-Lite0 tapped at strides 2 to 32, as Projected GAN does; random weights until they are loaded."""
-
-    channels = EfficientNetLite0.channels
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = EfficientNetLite0()
-        self.settle()
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        levels: list[Tensor] = self.network(image)
         return levels
 
 
@@ -221,8 +180,8 @@ def _build(name: BackboneName, weights: dict[str, Tensor]) -> FeatureNetwork:
     if name == "dino_vits16":
         return DinoFeatures(_vit({key.removeprefix("vit."): value for key, value in weights.items()}))
     if name == "efficientnet_lite0":
-        lite0 = LiteFeatures()
-        lite0.network.load_state_dict(own_names(weights))
+        lite0 = EfficientNetLite0()
+        lite0.load_state_dict(own_names(weights))
         return lite0
     conv = ConvFeatures(name)
     conv.load_state_dict({key: value for key, value in weights.items() if key.startswith("features.")})
@@ -263,12 +222,13 @@ def _load(name: BackboneName, folder: Path | None) -> FeatureNetwork:
 @functools.cache
 def _shared(name: BackboneName, folder: Path | None) -> FeatureNetwork:
     network = _load(name, folder)
-    if isinstance(network, LiteFeatures):
-        network.network.fold()
+    if isinstance(network, EfficientNetLite0):
+        network.fold()
     return network.settle()
 
 
-def _folder(folder: str | Path | None) -> Path | None:
+def features_folder(folder: str | Path | None) -> Path | None:
+    """Where weights are looked for: ``folder``, else what the environment names."""
     folder = folder or os.environ.get(FEATURES_FOLDER)
     return Path(folder).resolve() if folder else None
 
@@ -290,5 +250,5 @@ def load_features(name: BackboneName, folder: str | Path | None = None, trainabl
         WeightsError: the weights cannot be had, are damaged, or are those of another network.
         DownloadError: which is one, too: the network is down, or what came is not the released file.
     """
-    place = _folder(folder)
+    place = features_folder(folder)
     return _load(name, place).settle(trainable=True) if trainable else _shared(name, place)

@@ -13,10 +13,10 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
-from tddsr.networks.layers import TIME_WAVES, Recomputed, conv3, time_waves
+from tddsr.networks.layers import TIME_WAVES, Config, Recomputed, conv3, time_waves, zero
 from tddsr.networks.space import LatentSpace
 from tddsr.tiling import plan
 
@@ -36,10 +36,8 @@ _SHARE = 0.2
 """of its change that a block, and a dense block, adds to its input"""
 
 
-class RRDBConfig(BaseModel):
+class RRDBConfig(Config):
     """Size of an ``RRDBNet``; the defaults are Real-ESRGAN x4plus's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["rrdb"] = Field(description="residual dense blocks, Real-ESRGAN's")
     features: int = Field(64, ge=1, description="channels between the blocks")
@@ -113,8 +111,8 @@ class RRDBNet(nn.Module):
             self.add_module(name, conv3(width, tail))
         self.conv_hr = conv3(tail if self.ups else features, tail)
         self.conv_last = conv3(tail, 3 * (space.factor // config.tail_scale) ** 2)
-        for new in (self.enter_x.weight, self.time.weight, self.time.bias):
-            nn.init.zeros_(new)
+        zero(self.enter_x)
+        zero(self.time)
 
     @property
     def _tail_reach(self) -> int:

@@ -6,8 +6,10 @@ from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
+
+from tddsr.networks.layers import Config
 
 
 class LatentSpace(nn.Module, ABC):
@@ -17,15 +19,9 @@ class LatentSpace(nn.Module, ABC):
     itself a decoded pixel depends on; None where there is no bound.
     """
 
+    factor: int
+    channels: int
     halo: int | None
-
-    @property
-    @abstractmethod
-    def factor(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def channels(self) -> int: ...
 
     @abstractmethod
     def encode(self, image: Tensor) -> Tensor:
@@ -36,10 +32,8 @@ class LatentSpace(nn.Module, ABC):
         """(B,channels,h,w) -> (B,3,factor h,factor w), about [-1,1], not clamped."""
 
 
-class PixelsConfig(BaseModel):
+class PixelsConfig(Config):
     """Names ``SpaceToDepth``; there is nothing to choose."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["pixels"] = Field("pixels", description="each 4x4 pixels as 48 channels: nothing is lost")
 

@@ -5,21 +5,29 @@ State-dict names and shapes are those of the published weights, ResShift's and S
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
-from tddsr.networks.layers import GROUPS, Recomputed, Upsample, conv3, named, norm
+from tddsr.networks.layers import (
+    GROUPS,
+    Config,
+    Recomputed,
+    Upsample,
+    check_multiple,
+    conv3,
+    named,
+    norm,
+    time_waves,
+    zero,
+)
 
 
-class SwinUNetConfig(BaseModel):
+class SwinUNetConfig(Config):
     """Size of a ``SwinUNet``; the defaults are the paper's. One multiple of ``width`` a level, finest first."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["swin_unet"] = Field("swin_unet", description="a U-Net with window attention, ResShift's")
     width: int = Field(160, ge=GROUPS, multiple_of=GROUPS, description="channels of the finest level")
@@ -48,8 +56,7 @@ class _ResBlock(Recomputed):
         self.in_layers = nn.Sequential(norm(width_in), nn.SiLU(), conv3(width_in, width))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_features, 2 * width))
         last = conv3(width, width)
-        for parameter in last.parameters():
-            nn.init.zeros_(parameter)
+        zero(last)
         # The third place is that of a dropout which no published model uses.
         self.out_layers = nn.Sequential(norm(width), nn.SiLU(), nn.Identity(), last)
         self.skip_connection = nn.Identity() if width_in == width else nn.Conv2d(width_in, width, 1)
@@ -232,12 +239,6 @@ class SwinUNet(nn.Module):
         config = self.config
         return max(min(config.window, config.size >> level) << level for level in range(len(config.multiples)))
 
-    def _time(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        half = self.config.width // 2
-        frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, device=t.device) / half)
-        angle = t.float()[:, None] * frequency
-        return self.time_embed(torch.cat([angle.cos(), angle.sin()], dim=1).to(dtype))  # type: ignore[no-any-return]
-
     def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
         """Estimate x_0.
 
@@ -249,10 +250,8 @@ class SwinUNet(nn.Module):
         Raises:
             ValueError: h or w is not a multiple of ``multiple``.
         """
-        height, width = lr.shape[-2:]
-        if height % self.multiple or width % self.multiple:
-            raise ValueError(f"lr is {height}x{width}; this network needs multiples of {self.multiple}: pad it first")
-        time = self._time(t, x_t.dtype)
+        check_multiple("lr", lr, self.multiple)
+        time = self.time_embed(time_waves(t, self.config.width, slowest=10_000.0).to(x_t.dtype))
         x = torch.cat([x_t, lr], dim=1)
         skips = []
         for stage in self.input_blocks:

@@ -178,13 +178,10 @@ def layers_of_files(paths: Sequence[Path], names: Sequence[str]) -> list[Layer]:
         shown = to_pil(
             replace(picture, rgb=picture.rgb_8_bit, alpha=alpha, metadata=Metadata(icc=picture.metadata.icc))
         )
-        layers.append(Layer(name, shown if shown.mode in ("RGB", "RGBA") else _in_colour(shown), w < width))
+        if shown.mode not in ("RGB", "RGBA"):  # grey: its profile, which is one for grey, goes
+            shown = shown.convert("RGBA" if shown.has_transparency_data else "RGB")
+        layers.append(Layer(name, shown, w < width))
     return layers
-
-
-def _in_colour(image: Image.Image) -> Image.Image:
-    """A grey picture as RGB or RGBA; its profile, which is one for grey, goes."""
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def scenes(inputs: Sequence[Path]) -> dict[str, list[Path]]:

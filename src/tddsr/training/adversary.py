@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor
 
 from tddsr.networks.discriminator import Discriminator, PixelDiscriminator, PixelDiscriminatorConfig
 from tddsr.networks.features import load_features
 from tddsr.training import losses
-from tddsr.training.losses import Adversarial
 from tddsr.training.recipe import AdversaryConfig, AnyDiscriminator, Recipe
-from tddsr.training.task import Player
+from tddsr.training.task import Player, autocast
 
 _PATIENCE = 0.99
 """of the watch's moving average: about the last hundred steps"""
@@ -49,7 +46,7 @@ class Adversary:
     def __init__(self, name: str, config: AnyDiscriminator, recipe: Recipe, device: torch.device) -> None:
         self.name = name
         self.settings: AdversaryConfig = recipe.adversary
-        self.precision: torch.dtype = getattr(torch, recipe.precision)
+        self.device, self.precision = device, recipe.precision
         network: Discriminator | PixelDiscriminator
         if isinstance(config, PixelDiscriminatorConfig):
             network = PixelDiscriminator(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -58,24 +55,18 @@ class Adversary:
                 config, load_features(config.features, recipe.features, trainable=config.train_features).to(device)
             )
         self.network = network.to(device)
-        self.player = Player.of(recipe, self.network, self.settings.optim, averaged=False)
+        self.player = Player(recipe, self.network, self.settings.optim, averaged=False)
         self.watch = Watch()
 
-    @property
-    def kind(self) -> Adversarial:
-        return self.settings.loss
-
-    def _autocast(self) -> torch.autocast | nullcontext[None]:
+    def _autocast(self) -> torch.autocast:
         """Pixels are judged in bfloat16 where the run is; heads on a feature network in float32, always."""
-        if self.precision != torch.bfloat16 or not isinstance(self.network, PixelDiscriminator):
-            return nullcontext()
-        return torch.autocast(next(self.network.parameters()).device.type, torch.bfloat16)
+        return autocast(self.device, self.precision if isinstance(self.network, PixelDiscriminator) else "float32")
 
     def against(self, picture: Tensor, generator: torch.Generator) -> Tensor:
         """Eq. 8 or 10: what whoever made ``picture`` has to minimise."""
         with self._autocast():
             logits = self.network(picture, generator)
-        return losses.generator(self.kind, logits)
+        return losses.generator(self.settings.loss, logits)
 
     def learn(self, real: Tensor, made: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """One step on Eq. 7 or 9; no gradient reaches the pictures."""
@@ -84,7 +75,7 @@ class Adversary:
             levels = [level if level.requires_grad else level.requires_grad_() for level in levels]
         with self._autocast():
             judged, fooled = self.network.judge(levels), self.network(made.detach(), generator)
-        loss = losses.discriminator(self.kind, judged, fooled)
+        loss = losses.discriminator(self.settings.loss, judged, fooled)
         if self.settings.r1:
             # R1 on the features (ADD): the squared gradient of the real pictures' logits.
             sums = zip([head.sum() for head in judged], levels, strict=True)

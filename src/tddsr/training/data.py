@@ -10,22 +10,24 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tddsr import rng
 from tddsr.degradation.presets import Degradation
 from tddsr.errors import DataError
-from tddsr.files import whole_or_nothing
 from tddsr.pictures.files import header_size
 from tddsr.pictures.folders import find_photos, read_photo, reduced_size
 from tddsr.training.drawings import draw, fonts
 from tddsr.training.recipe import DataConfig
+from tddsr.training.targets import kept
 
 _SCENE = 3
 """Stream of chance of the scenes, beside those of the loop and of the student's noise."""
+
+
+def _below(n: int, generator: torch.Generator) -> int:
+    return int(torch.randint(n, (1,), generator=generator))
 
 
 class Patches(Dataset[Tensor]):
@@ -69,21 +71,18 @@ class Patches(Dataset[Tensor]):
         if self.config.drawings and float(torch.rand(1, generator=generator)) < self.config.drawings:
             return draw(target, generator)
 
-        def below(n: int) -> int:
-            return int(torch.randint(n, (1,), generator=generator))
-
-        photo = self._photo(below(len(self.photos)))
+        photo = self._photo(_below(len(self.photos), generator))
         side = target
         if self.config.min_scale < 1:
             scale = 1 - (1 - self.config.min_scale) * float(torch.rand(1, generator=generator))
             side = min(round(target / scale), *photo.shape[1:])
-        top, left = below(photo.shape[1] - side + 1), below(photo.shape[2] - side + 1)
+        top, left = _below(photo.shape[1] - side + 1, generator), _below(photo.shape[2] - side + 1, generator)
         patch = photo[:, top : top + side, left : left + side]
         if side != target:
             patch = F.interpolate(patch[None], (target, target), mode="bicubic", antialias=True)[0]
         if self.config.turn:
-            patch = torch.rot90(patch, below(4), dims=(1, 2))
-        return patch.flip(2) if below(2) else patch
+            patch = torch.rot90(patch, _below(4, generator), dims=(1, 2))
+        return patch.flip(2) if _below(2, generator) else patch
 
     def __getitem__(self, number: int) -> Tensor:
         generator = rng.generator(self.seed, number)
@@ -127,17 +126,13 @@ class Scenes(Dataset[Triple]):
     def scene(self, index: int) -> Triple:
         """Scene ``index``, (3,S,S), (3,s,s) and (3,S,S)."""
         file = self.folder / f"{index:06d}.safetensors"
-        if not file.is_file():
+
+        def make() -> dict[str, Tensor]:
             generator = rng.generator(self.patches.seed, _SCENE, index)
             hr, lr = self.spoil(self.patches.one(self.config.scene, generator)[None], generator)
-            kept = {"hr": hr[0], "lr": lr[0], "target": self.teach(lr)[0]}
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with whole_or_nothing(file) as temporary:
-                save_file({name: picture.cpu().contiguous() for name, picture in kept.items()}, temporary)
-        try:
-            found = load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{file} cannot be read ({error}); delete it") from error
+            return {"hr": hr[0], "lr": lr[0], "target": self.teach(lr)[0]}
+
+        found = kept(file, make)
         return found["hr"], found["lr"], found["target"]
 
     def __getitem__(self, number: int) -> Triple:
@@ -146,15 +141,11 @@ class Scenes(Dataset[Triple]):
 
     def _cut(self, generator: torch.Generator) -> list[Tensor]:
         """The same random part of a random scene's three pictures, turned and mirrored alike."""
-
-        def below(n: int) -> int:
-            return int(torch.randint(n, (1,), generator=generator))
-
-        pictures = self.scene(below(self.count))
+        pictures = self.scene(_below(self.count, generator))
         side = pictures[1].shape[-1]
         factor, part = self.config.scene // side, self.config.patch * side // self.config.scene
-        top, left = below(side - part + 1), below(side - part + 1)
-        turns, mirrored = below(4) if self.config.turn else 0, below(2)
+        top, left = _below(side - part + 1, generator), _below(side - part + 1, generator)
+        turns, mirrored = _below(4, generator) if self.config.turn else 0, _below(2, generator)
         cut = []
         for picture, scale in zip(pictures, (factor, 1, factor), strict=True):
             y, x, length = top * scale, left * scale, part * scale

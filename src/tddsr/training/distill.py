@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import nullcontext
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tddsr import diffusion, rng
-from tddsr.errors import RecipeError
+from tddsr.errors import DataError, RecipeError
 from tddsr.model import Model, begin
 from tddsr.networks.downsampler import build_downsampler
 from tddsr.training import losses
 from tddsr.training.adversary import Adversary, Watch
 from tddsr.training.picture_loss import PictureLoss
 from tddsr.training.recipe import Recipe
-from tddsr.training.targets import TargetCache
-from tddsr.training.task import Batch, Player, Task
+from tddsr.training.targets import kept, keyed
+from tddsr.training.task import Batch, Player, Task, autocast
 from tddsr.weights.names import fingerprint, load_model, read_notes
 
 _LARGEST_FACTOR = 1e4
@@ -84,32 +84,30 @@ class DistillTask(Task):
         self.origin = self._teacher_hash + ("" if recipe.start is None else fingerprint(recipe.start))
         self.notes = read_notes(recipe.teacher)
         self.loss = PictureLoss(recipe.loss, recipe, device)
-        self.players = {"model": Player.of(recipe, self.model.network)}
+        self.players = {"model": Player(recipe, self.model.network)}
         self._set_up_adversaries()
         if recipe.data.scenes is not None and self.teacher.default_steps > 1:
             raise RecipeError(
                 f"data.scenes keeps a teacher's pictures without the noise they came from: {recipe.teacher}, of "
                 f"{self.teacher.default_steps} steps, cannot have them; a teacher of one step can"
             )
-        kept = recipe.targets if recipe.data.scenes is None else None  # scenes have their own
-        self.targets = None if kept is None else TargetCache(kept, self._target_key())
+        self.targets: Path | None = None
+        if recipe.targets is not None and recipe.data.scenes is None:  # scenes have their own
+            self.targets = keyed(recipe.targets, self._target_key())
 
     def _set_up_adversaries(self) -> None:
         recipe, settings = self.recipe, self.recipe.adversary
-        self.hr_adversary = self.lr_adversary = None
-
+        self.adversaries: dict[str, Adversary] = {}
         # Everyone starts from the seed, so that each starts alike whoever else plays.
-        if self.weights.hr:
-            torch.manual_seed(recipe.seed)
-            self.hr_adversary = Adversary("hr_discriminator", settings.hr, recipe, self.device)
-            self.players["hr_discriminator"] = self.hr_adversary.player
+        for kind, config in (("hr", settings.hr), ("lr", settings.lr)):
+            if getattr(self.weights, kind):
+                torch.manual_seed(recipe.seed)
+                adversary = Adversary(f"{kind}_discriminator", config, recipe, self.device)
+                self.adversaries[kind], self.players[adversary.name] = adversary, adversary.player
         if self.weights.lr:
             torch.manual_seed(recipe.seed)
-            self.lr_adversary = Adversary("lr_discriminator", settings.lr, recipe, self.device)
-            self.players["lr_discriminator"] = self.lr_adversary.player
-            torch.manual_seed(recipe.seed)
             self.downsampler = build_downsampler(settings.downsampler).to(self.device)
-            self.players["downsampler"] = Player.of(recipe, self.downsampler, settings.optim, averaged=False)
+            self.players["downsampler"] = Player(recipe, self.downsampler, settings.optim, averaged=False)
 
     def _target_key(self) -> str:
         """All that a batch's target depends on, but the photos, which the cache compares by their lr pictures."""
@@ -129,9 +127,8 @@ class DistillTask(Task):
             picture = self.teacher.sample(lr, eps).float()
         return ((picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
-    def _autocast(self) -> torch.autocast | nullcontext[None]:
-        precision = getattr(torch, self.recipe.precision)
-        return nullcontext() if precision == torch.float32 else torch.autocast(self.device.type, precision)
+    def _autocast(self) -> torch.autocast:
+        return autocast(self.device, self.recipe.precision)
 
     # -- what the student and the teacher make ----------------------------------------------------------------------
 
@@ -158,7 +155,15 @@ class DistillTask(Task):
                 predict, eps = self.teacher.predictor(batch.lr), self._noise(y, batch)
                 return diffusion.sample_deterministic(self.teacher.schedule, predict, y, eps).float()
 
-        return compute() if self.targets is None else self.targets.get(batch.number, batch.lr, compute)
+        if self.targets is None:
+            return compute()
+        file = self.targets / f"{batch.number:08d}.safetensors"
+        pixels = ((batch.lr + 1) * 127.5).round().to("cpu", torch.uint8)
+        # Also a new target goes through 16 bit: a run is the same with a full folder and with an empty one.
+        found = kept(file, lambda: {"lr": pixels, "target": compute().to(torch.float16)})
+        if not torch.equal(found["lr"], pixels):
+            raise DataError(f"{file} belongs to other pictures (of other photos?); delete {self.targets}")
+        return found["target"].to(batch.lr)
 
     def _estimate(self, batch: Batch, y: Tensor) -> Tensor:
         with self._autocast():
@@ -169,7 +174,7 @@ class DistillTask(Task):
 
     def _parts(self, step: int) -> set[str]:
         """Which of the three parts of the method take part in ``step``."""
-        parts = ["distill"] + [name for name in ("hr", "lr") if getattr(self.weights, name)]
+        parts = ["distill", *self.adversaries]
         return set(parts) if self.recipe.adversary.update == "joint" else {parts[step % len(parts)]}
 
     def update(self, batch: Batch, step: int) -> Values:
@@ -177,28 +182,24 @@ class DistillTask(Task):
         if own_step < 0:
             return self._prepare(batch, step)
         if own_step == 0:
-            for adversary in self._adversaries():
+            for adversary in self.adversaries.values():
                 adversary.watch = Watch()  # what it saw in its pre-training was easy
-        parts = self._parts(own_step)
-        picture, small, values = self._student_phase(batch, own_step, parts)
-        if "hr" in parts:
-            values |= self._hr_phase(batch, picture, own_step)
-        if "lr" in parts:
-            values |= self._lr_phase(batch, small, own_step)
+        judged, values = self._student_phase(batch, own_step, self._parts(own_step))
+        for kind, made in judged.items():
+            values |= self._adversary_phase(kind, batch, made, own_step)
         return values
 
-    def _student_phase(
-        self, batch: Batch, own_step: int, parts: set[str]
-    ) -> tuple[Tensor | None, Tensor | None, Values]:
+    def _student_phase(self, batch: Batch, own_step: int, parts: set[str]) -> tuple[Values, Values]:
         """The student's step on the weighted sum of its terms, and G's on Eq. 10, which both of them minimise.
 
-        Returns the student's picture and what G made of it, both as they were before the step, where they are needed.
+        Returns what the discriminators of ``parts`` judge, as it was before the step: ``hr``, the student's picture,
+        and ``lr``, what G made of it; and the values to log.
         """
         model, weights, generator = self.model, self.weights, batch.generator
         y = self._encode_lr(batch)
         x_0 = self._estimate(batch, y)
-        picture = small = None
-        if parts & {"hr", "lr"}:
+        picture = None
+        if parts & self.adversaries.keys():
             with self._autocast():
                 picture = model.space.decode(x_0).float()
         fidelity: Values = {}
@@ -207,14 +208,14 @@ class DistillTask(Task):
             fidelity = self.loss(model, x_0, self._guide(batch, taught, x_0), generator, picture)
             if weights.distill and taught is not None:
                 fidelity["distill"] = weights.distill * losses.distill(x_0, taught, weights.distill_norm)
+        judged: Values = {}
         adversarial: Values = {}
-        minded = own_step >= self.recipe.adversary.ahead
-        if minded and self.hr_adversary is not None and picture is not None and "hr" in parts:
-            adversarial["adversarial_hr"] = weights.hr * self.hr_adversary.against(picture, generator)
-        if self.lr_adversary is not None and picture is not None and "lr" in parts:
-            small = self.downsampler(picture, generator)
-        if minded and self.lr_adversary is not None and small is not None:
-            adversarial["adversarial_lr"] = weights.lr * self.lr_adversary.against(small, generator)
+        for kind, adversary in self.adversaries.items():
+            if kind in parts and picture is not None:
+                judged[kind] = picture if kind == "hr" else self.downsampler(picture, generator)
+                if own_step >= self.recipe.adversary.ahead:
+                    term = adversary.against(judged[kind], generator)
+                    adversarial[f"adversarial_{kind}"] = getattr(weights, kind) * term
 
         # Each term's gradient is taken at the student's output, where their sizes compare, then their sum goes on.
         terms = fidelity | adversarial
@@ -241,7 +242,7 @@ class DistillTask(Task):
         values |= {name: term.detach() for name, term in terms.items()}
         if "adversarial_lr" in slopes:
             values["downsampler/gradient_norm"] = self.players["downsampler"].follow(slopes["adversarial_lr"], own_step)
-        return None if picture is None else picture.detach(), None if small is None else small.detach(), values
+        return {kind: pictures.detach() for kind, pictures in judged.items()}, values
 
     def _guide(self, batch: Batch, taught: Tensor | None, x_0: Tensor) -> Tensor:
         """The pictures that the student is drawn to, beside Eq. 6."""
@@ -255,18 +256,12 @@ class DistillTask(Task):
             behind = apart(teachers, batch.hr) > apart(self.model.space.decode(x_0), batch.hr)
             return torch.where(behind[:, None, None, None], batch.hr, teachers)
 
-    def _hr_phase(self, batch: Batch, made: Tensor | None, step: int) -> Values:
-        """D_H's step on Eq. 7."""
-        assert self.hr_adversary is not None
-        assert made is not None
-        return self.hr_adversary.learn(batch.hr, made, step, batch.generator)
-
-    def _lr_phase(self, batch: Batch, made: Tensor | None, step: int) -> Values:
-        """D_L's step on Eq. 9."""
-        assert self.lr_adversary is not None
-        assert made is not None
-        self._shown = (batch.lr[:4], made[:4])
-        return self.lr_adversary.learn(batch.lr, made, step, batch.generator)
+    def _adversary_phase(self, kind: str, batch: Batch, made: Tensor, step: int) -> Values:
+        """D_H's step on Eq. 7 (``hr``), or D_L's on Eq. 9 (``lr``)."""
+        real = batch.hr if kind == "hr" else batch.lr
+        if kind == "lr":
+            self._shown = (real[:4], made[:4])
+        return self.adversaries[kind].learn(real, made, step, batch.generator)
 
     def _prepare(self, batch: Batch, step: int) -> Values:
         """A step before the student's first (Table 6): D_H on teacher pictures, then G on pairs, then D_L on G's."""
@@ -274,22 +269,19 @@ class DistillTask(Task):
         if step < pretrain.hr:
             with torch.no_grad(), self._autocast():
                 made = self.model.space.decode(self._target(batch, self._encode_lr(batch))).float()
-            values = self._hr_phase(batch, made, rated)
+            values = self._adversary_phase("hr", batch, made, rated)
             return {"loss": values["hr_discriminator/loss"], **values}
         small = self.downsampler(batch.hr, batch.generator)
         if step < pretrain.hr + pretrain.downsampler:
             loss = F.l1_loss(small, batch.lr)
             return {"loss": loss, "downsampler/gradient_norm": self.players["downsampler"].update(loss, rated)}
-        values = self._lr_phase(batch, small.detach(), rated)
+        values = self._adversary_phase("lr", batch, small.detach(), rated)
         return {"loss": values["lr_discriminator/loss"], **values}
 
     # -- what is shown ----------------------------------------------------------------------------------------------
 
-    def _adversaries(self) -> list[Adversary]:
-        return [adversary for adversary in (self.hr_adversary, self.lr_adversary) if adversary is not None]
-
     def warnings(self) -> list[str]:
-        said = [(adversary.name, adversary.watch.warning()) for adversary in self._adversaries()]
+        said = [(adversary.name, adversary.watch.warning()) for adversary in self.adversaries.values()]
         return [f"{name} {text}" for name, text in said if text is not None]
 
     def pictures(self) -> Values:

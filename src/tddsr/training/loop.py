@@ -9,7 +9,6 @@ through MKL, whose last bit hangs on memory addresses unless the environment say
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -29,6 +28,7 @@ from tddsr.errors import TrainingError
 from tddsr.files import whole_or_nothing
 from tddsr.training.data import Patches, Scenes, Triple, batches, scene_settings
 from tddsr.training.recipe import Recipe
+from tddsr.training.targets import keyed
 from tddsr.training.task import Batch, Task
 from tddsr.training.validation import Scores, Validator
 from tddsr.weights.file import save_model, source_of
@@ -49,8 +49,7 @@ class Run:
         if recipe.data.scenes is not None:
             assert recipe.targets is not None  # the recipe's validator saw to it
             key = json.dumps([task.scene_key(), recipe.seed, scene_settings(recipe.data), self.patches.digest])
-            folder = recipe.targets / hashlib.sha256(key.encode()).hexdigest()[:16]
-            self.source = Scenes(self.patches, self._spoil, task.teach, folder)
+            self.source = Scenes(self.patches, self._spoil, task.teach, keyed(recipe.targets, key))
         mix = recipe.validation.degradation or recipe.data.degradation
         self.validator = Validator(recipe.validation, recipe.features, mix, device)
         unit = task.model.scale * task.model.multiple
@@ -151,10 +150,7 @@ class Run:
                     logged[name] = float(value)  # gradients gather: the last part knows it
                 else:
                     logged[name] = logged.get(name, 0.0) + float(value.detach()) / recipe.data.accumulate
-        # In float16 the scaler meets infinite gradients as a matter of course, and leaves the step out.
-        scaled = any(player.scaler.is_enabled() for player in self.task.players.values())
-        checked = [name for name in logged if not (scaled and "gradient" in name)]
-        if not all(math.isfinite(logged[name]) for name in checked):
+        if not all(map(math.isfinite, logged.values())):
             good = f"the last good checkpoint is {self.state_file}" if self.state_file.exists() else "no checkpoint yet"
             raise TrainingError(f"step {self.step}: the loss is not finite ({logged}); {good}")
         return logged

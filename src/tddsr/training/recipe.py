@@ -195,9 +195,7 @@ class Recipe(_Section):
     out: Path = Field(description="folder of the run", json_schema_extra={"default": "runs/NAME of the recipe"})
     steps: int = Field(ge=1, description="of the model; those of adversary.pretrain come before")
     seed: int = Field(0, ge=0, description="of all chance but the validation's")
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="of activations; weights are float32"
-    )
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of activations; weights are float32")
     recompute: bool = Field(False, description="make activations again in the backward pass: less memory, more time")
     checkpoint_every: int = Field(500, ge=1, description="steps between two checkpoints")
     log_every: int = Field(50, ge=1, description="steps between two lines for TensorBoard")

@@ -1,4 +1,4 @@
-"""The teacher's samples, kept on disk: runs with the same teacher, data and seed compute them once."""
+"""What a teacher makes, kept on disk: runs with the same teacher, data and seed compute it once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -15,30 +14,23 @@ from tddsr.errors import DataError
 from tddsr.files import whole_or_nothing
 
 
-class TargetCache:
-    """One file a batch, in 16 bit, under a folder named after all that the targets depend on.
+def keyed(folder: Path, key: str) -> Path:
+    """The folder below ``folder`` for what depends on ``key`` alone."""
+    return folder / hashlib.sha256(key.encode()).hexdigest()[:16]
 
-    Targets go through 16 bit also when they are new, so a run is the same with a full cache and with an empty one.
-    Each file carries the lr pictures it belongs to; others are refused.
+
+def kept(file: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of ``file``, on the CPU; made and written first if they are not there.
+
+    Raises:
+        DataError: the file cannot be read.
     """
-
-    def __init__(self, folder: Path, key: str) -> None:
-        self.folder = folder / hashlib.sha256(key.encode()).hexdigest()[:16]
-
-    def get(self, batch: int, lr: Tensor, compute: Callable[[], Tensor]) -> Tensor:
-        """The target of batch number ``batch``, whose pictures are ``lr`` in [-1,1]; ``compute``d if there is none."""
-        file = self.folder / f"{batch:08d}.safetensors"
-        pixels = ((lr + 1) * 127.5).round().to("cpu", torch.uint8)
-        if file.is_file():
-            try:
-                stored = load_file(file)
-            except (OSError, SafetensorError) as error:
-                raise DataError(f"{file} cannot be read ({error}); delete it") from error
-            if not torch.equal(stored["lr"], pixels):
-                raise DataError(f"{file} belongs to other pictures (of other photos?); delete {self.folder}")
-            return stored["target"].to(lr)
-        target = compute().to("cpu", torch.float16)
-        self.folder.mkdir(parents=True, exist_ok=True)
+    if not file.is_file():
+        made = {name: tensor.cpu().contiguous() for name, tensor in make().items()}
+        file.parent.mkdir(parents=True, exist_ok=True)
         with whole_or_nothing(file) as temporary:
-            save_file({"lr": pixels, "target": target.contiguous()}, temporary)
-        return target.to(lr)
+            save_file(made, temporary)
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{file} cannot be read ({error}); delete it") from error

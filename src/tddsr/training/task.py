@@ -16,33 +16,26 @@ from tddsr.model import Model
 from tddsr.training.recipe import OptimConfig, Recipe
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """What a recipe's ``precision`` means for activations; nothing is cast in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 class Player:
-    """A network in training, with all that belongs to it: optimiser, gradient scaling and moving average."""
+    """A network in training, with all that belongs to it: optimiser and moving average."""
 
     def __init__(
-        self,
-        network: nn.Module,
-        config: OptimConfig,
-        steps: int,
-        precision: str,
-        averaged: bool = True,
-        accumulate: int = 1,
+        self, recipe: Recipe, network: nn.Module, config: OptimConfig | None = None, averaged: bool = True
     ) -> None:
-        self.network, self.config, self.steps = network, config, steps
-        self.accumulate, self._gathered = accumulate, 0
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=config.rate, betas=config.betas)
+        """``config`` is the recipe's own where it is not given."""
+        self.network, self.config, self.steps = network, config or recipe.optim, recipe.steps
+        self.accumulate, self._gathered = recipe.data.accumulate, 0
+        self.optimizer = torch.optim.Adam(network.parameters(), lr=self.config.rate, betas=self.config.betas)
         self.average = (
-            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.ema))  # type: ignore[no-untyped-call]
+            AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema))  # type: ignore[no-untyped-call]
             if averaged
             else None
         )
-        device = next(network.parameters()).device
-        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
-
-    @classmethod
-    def of(cls, recipe: Recipe, network: nn.Module, config: OptimConfig | None = None, averaged: bool = True) -> Player:
-        """A player of a recipe's run; ``config`` is the recipe's own where it is not given."""
-        return cls(network, config or recipe.optim, recipe.steps, recipe.precision, averaged, recipe.data.accumulate)
 
     def rate(self, step: int) -> float:
         """Learning rate of 0-based ``step``."""
@@ -62,14 +55,10 @@ class Player:
         ``output`` is a loss, or any output of the network, whose ``gradient`` is then given. Only this network's
         parameters get gradients, whatever else ``output`` depends on.
         """
-        seed = self.scaler.scale(torch.ones_like(output) if gradient is None else gradient)
-        return self._apply(torch.autograd.grad(output, self.parameters, seed, allow_unused=True), step)
+        return self.follow(torch.autograd.grad(output, self.parameters, gradient, allow_unused=True), step)
 
     def follow(self, slopes: Sequence[Tensor | None], step: int) -> Tensor:
         """``update`` with gradients of ``parameters`` that are known already; None where there is none."""
-        return self._apply([None if slope is None else self.scaler.scale(slope) for slope in slopes], step)
-
-    def _apply(self, slopes: Sequence[Tensor | None], step: int) -> Tensor:
         parameters = self.parameters
         for p, slope in zip(parameters, slopes, strict=True):
             if self._gathered == 0:
@@ -82,10 +71,8 @@ class Player:
             return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
-        self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.network)
         return norm
@@ -95,7 +82,6 @@ class Player:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
-            "scaler": self.scaler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -103,7 +89,6 @@ class Player:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.scaler.load_state_dict(state["scaler"])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from tddsr.errors import RecipeError
 from tddsr.model import Model, begin
 from tddsr.training.picture_loss import PictureLoss
 from tddsr.training.recipe import Recipe
-from tddsr.training.task import Batch, Player, Task
+from tddsr.training.task import Batch, Player, Task, autocast
 from tddsr.weights.names import fingerprint, load_model, read_notes
 
 
@@ -38,9 +38,9 @@ class TeacherTask(Task):
         self.notes = "" if recipe.start is None else read_notes(recipe.start)
         self.model = model.place(device).recomputing(recipe.recompute).train()
         self.model.network.requires_grad_(True)
-        self.precision = getattr(torch, recipe.precision)
+        self.precision = recipe.precision
         self.loss = PictureLoss(recipe.loss, recipe, device)
-        self.players = {"model": Player.of(recipe, self.model.network)}
+        self.players = {"model": Player(recipe, self.model.network)}
 
     def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
         model, schedule = self.model, self.model.schedule
@@ -50,7 +50,7 @@ class TeacherTask(Task):
         t = torch.randint(1, schedule.steps + 1, (len(hr),), generator=generator)
         eps = torch.randn(x_0.shape, generator=generator).to(x_0)
         x_t = diffusion.forward(schedule, x_0, y, t, eps)
-        with torch.autocast(hr.device.type, self.precision, enabled=self.precision != torch.float32):
+        with autocast(hr.device, self.precision):
             estimate = model.predictor(lr)(diffusion.scale_input(schedule, x_t, t), (t - 1).to(hr.device))
         terms = self.loss(model, estimate, hr, generator)
         loss = torch.stack(list(terms.values())).sum()

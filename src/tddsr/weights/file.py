@@ -23,10 +23,24 @@ _SPACE = "space."
 """What the names of a learned latent space's weights begin with in a model file."""
 
 
-def _write(header: dict[str, str], weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype) -> None:
+def write_file(
+    config: ModelConfig | VQConfig,
+    weights: Mapping[str, Tensor],
+    path: Path,
+    dtype: torch.dtype = torch.float32,
+    notes: str = "",
+    space: Mapping[str, Tensor] | None = None,
+) -> None:
+    """As ``save_model``, from the state dicts of a network and its latent space, which need not be built.
+
+    A ``VQConfig`` is that of a latent space alone, which ``tddsr convert --autoencoder`` takes.
+    """
+    kind = _AUTOENCODER if isinstance(config, VQConfig) else _FORMAT
+    header = {"format": kind, "config": config.model_dump_json(), "notes": notes}
+    named = {**weights, **{_SPACE + key: value for key, value in (space or {}).items()}}
     stored = {
         key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
-        for key, value in weights.items()
+        for key, value in named.items()
     }
     with whole_or_nothing(path) as temporary:
         try:
@@ -35,32 +49,12 @@ def _write(header: dict[str, str], weights: Mapping[str, Tensor], path: Path, dt
             raise OSError(str(error)) from error
 
 
-def write_model(
-    config: ModelConfig,
-    network: Mapping[str, Tensor],
-    space: Mapping[str, Tensor],
-    path: Path,
-    dtype: torch.dtype = torch.float32,
-    notes: str = "",
-) -> None:
-    """As ``save_model``, from the state dicts of a model that need not be built."""
-    weights = {**network, **{_SPACE + key: value for key, value in space.items()}}
-    _write({"format": _FORMAT, "config": config.model_dump_json(), "notes": notes}, weights, path, dtype)
-
-
-def write_autoencoder(
-    config: VQConfig, weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype = torch.float32, notes: str = ""
-) -> None:
-    """Write a latent space alone, which ``tddsr convert --autoencoder`` takes."""
-    _write({"format": _AUTOENCODER, "config": config.model_dump_json(), "notes": notes}, weights, path, dtype)
-
-
 def save_model(model: Model, path: Path, dtype: torch.dtype = torch.float32, notes: str = "") -> None:
     """Write ``model``, its latent space included, to a safetensors file, whole or not at all.
 
     ``notes`` go into the header; ``dtype`` is for weights: whole numbers stay what they are.
     """
-    write_model(model.config, model.network.state_dict(), model.space.state_dict(), path, dtype, notes)
+    write_file(model.config, model.network.state_dict(), path, dtype, notes, model.space.state_dict())
 
 
 def read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -46,15 +46,11 @@ def list_models() -> list[ListedModel]:
     for name, model in MODELS.items():
         here = files_here(name)
         missing = [file.size for file in model.files if not (cache_folder() / file.name).is_file()]
-        size = sum(file.stat().st_size for file in here) if here else _total(missing)
+        sizes = [file.stat().st_size for file in here] or missing
+        size = None if None in sizes else sum(filter(None, sizes))
         licences = dict.fromkeys(file.licence.name for file in model.files)
         listed.append(ListedModel(name, "cached" if here else "download", size, ", ".join(licences), model.purpose))
     return listed
-
-
-def _total(sizes: list[int | None]) -> int | None:
-    known = [size for size in sizes if size is not None]
-    return sum(known) if len(known) == len(sizes) else None
 
 
 def find_model(name_or_path: str | Path) -> Path:

@@ -24,7 +24,7 @@ from tddsr.errors import DownloadError, ModelError
 from tddsr.model import ModelConfig, Role, ScheduleConfig
 from tddsr.networks.autoencoder import VQConfig
 from tddsr.networks.rrdb import RRDBConfig
-from tddsr.weights.file import write_autoencoder, write_model
+from tddsr.weights.file import write_file
 from tddsr.weights.recognise import Published, read_published
 
 
@@ -97,7 +97,7 @@ def convert_published(
     if isinstance(read.config, VQConfig):
         if known or autoencoder:
             raise ModelError(f"{source} is an autoencoder, which is converted alone: leave the other options away")
-        write_autoencoder(read.config, read.weights, output, dtype, _note(source))
+        write_file(read.config, read.weights, output, dtype, _note(source))
         return
     name = known or next((name for name, model in MODELS.items() if model.file.name == source.name), None)
     if name not in MODELS:
@@ -112,16 +112,15 @@ def convert_published(
                 f"{source} is an RRDBNet, which has no autoencoder: --as realesrgan-x4plus, without --autoencoder"
             )
         config = ModelConfig(role=model.role, network=read.config, schedule=model.schedule)
-        write_model(config, read.weights, {}, output, dtype, _note(source, model.file.licence))
+        write_file(config, read.weights, output, dtype, _note(source, model.file.licence))
         return
     if not model.latent:
         raise ModelError(f"{source} is a Swin U-Net, not the network of {name}")
     place = autoencoder or fetch(AUTOENCODER)
-    space = _space(place, read.channels)
+    space = _space(place, len(read.weights["out.2.weight"]))
     config = ModelConfig(role=model.role, network=read.config, space=space.config, schedule=model.schedule)
-    write_model(
-        config, read.weights, space.weights, output, dtype, f"{_note(source, model.file.licence)}; {_note(place)}"
-    )
+    note = f"{_note(source, model.file.licence)}; {_note(place)}"
+    write_file(config, read.weights, output, dtype, note, space.weights)
 
 
 def files_here(name: str) -> list[Path]:
@@ -172,9 +171,9 @@ def _space(path: Path, channels: int) -> Published:
     if not isinstance(space.config, VQConfig):
         raise ModelError(f"{path} is not an autoencoder but a network")
     factor = 1 << (len(space.config.multiples) - 1)
-    if (factor, space.channels) != (4, channels):
+    if (factor, space.config.channels) != (4, channels):
         raise ModelError(
-            f"{path} codes pictures at 1/{factor} of their size in {space.channels} channels; "
+            f"{path} codes pictures at 1/{factor} of their size in {space.config.channels} channels; "
             f"the network needs 1/4 and {channels}"
         )
     return space

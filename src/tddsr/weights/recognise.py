@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from tddsr.errors import ModelError
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
-from tddsr.networks.layers import TIME_WAVES
 from tddsr.networks.rrdb import OURS, RRDBConfig, RRDBNet
 from tddsr.networks.space import SpaceToDepth
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig, relative_position_index, shift_mask
@@ -60,13 +59,6 @@ class Published:
     config: SwinUNetConfig | VQConfig | RRDBConfig
     weights: dict[str, Tensor]
 
-    @property
-    def channels(self) -> int:
-        """Channels of the latent."""
-        if isinstance(self.config, RRDBConfig):
-            return SpaceToDepth.channels
-        return self.config.channels if isinstance(self.config, VQConfig) else len(self.weights["out.2.weight"])
-
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The weights of any network by name, from a PyTorch checkpoint, bare or wrapped, or a safetensors file.
@@ -103,9 +95,6 @@ def published(content: object, source: str) -> Published:
     if kind == "VQ autoencoder":
         weights = {key: value for key, value in weights.items() if not key.startswith(_TRAINING)}
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
-    if kind == "RRDBNet":
-        weights |= {key: torch.zeros(shape) for key, shape in _ours(shapes).items()}
-        shapes = {key: tuple(value.shape) for key, value in weights.items()}
     try:
         config = _CONFIGS[kind](shapes)
         expected = _expected(config, shapes)
@@ -117,6 +106,10 @@ def published(content: object, source: str) -> Published:
         raise ModelError(f"{source} is not a {kind} that can be built: {reason}") from error
     except (ValueError, IndexError, ZeroDivisionError) as error:
         raise ModelError(f"{source} is not a {kind} that can be built: its shapes make no sense") from error
+    if kind == "RRDBNet":  # what is published sees neither x_t nor t
+        new = {key: expected[key] for key in OURS if key not in shapes}
+        shapes |= new
+        weights |= {key: torch.zeros(shape) for key, shape in new.items()}
     _compare(shapes, expected, source, kind)
     return Published(config, _canonical(weights, source))
 
@@ -217,15 +210,6 @@ def _rrdb_config(shapes: Mapping[str, Shape]) -> RRDBConfig:
         blocks=_count(shapes, "body."),
         tail_features=shapes["conv_hr.weight"][0],
     )
-
-
-def _ours(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-    """What an RRDBNet of ours has beside what is published, unless it is there."""
-    if "conv_first.weight" not in shapes:
-        return {}
-    features = shapes["conv_first.weight"][0]
-    new = ((features, SpaceToDepth.channels, 1, 1), (2 * features, TIME_WAVES), (2 * features,))
-    return {key: shape for key, shape in zip(OURS, new, strict=True) if key not in shapes}
 
 
 _CONFIGS: dict[str, Callable[[Mapping[str, Shape]], SwinUNetConfig | VQConfig | RRDBConfig]] = {
