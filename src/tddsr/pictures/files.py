@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import tempfile
 import warnings
@@ -18,7 +19,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError, feature
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.files import whole_or_nothing
-from tddsr.pictures import deep
+from tddsr.pictures import decoding
 from tddsr.pictures.encoding import encode
 from tddsr.pictures.metadata import Metadata, read_metadata
 from tddsr.pictures.picture import Layout, Picture, Pixels, convert, to_8_bit
@@ -32,6 +33,8 @@ _HEIF = importlib.util.find_spec("pillow_heif") is not None
 READABLE |= {".heic", ".heif"} if _HEIF else set()
 """Suffixes of the files that a folder is searched for."""
 
+# What Pillow logs of damaged files is nothing for a terminal.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 # Metadata of a picture may well be larger than Pillow expects.
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 2**25)
 
@@ -133,7 +136,7 @@ def _open(source: Source) -> Image.Image:
     except UnidentifiedImageError:
         content = _content(source)
     if content[4:8] != b"ftyp" or content[8:12] not in _HEIF_BRANDS:
-        return deep.stand_in(content)
+        return decoding.stand_in(content)
     if not _HEIF:
         raise ImageError("HEIC pictures need one more package: pip install 'tddsr[heif]'")
     importlib.import_module("pillow_heif").register_heif_opener()
@@ -264,7 +267,7 @@ def read_picture(source: Source) -> Picture:
         if (pages := _pages(image)) > 1:
             warnings.warn(f"{name}: holds {pages} pictures, the first is taken", ImageWarning, stacklevel=2)
         content = _content(source)
-        picture = deep.read(content, image) or from_pil(_load(name, content, image))
+        picture = decoding.read(content, image) or from_pil(_load(name, content, image))
         if image.format == "WEBP" and _is_lossless_webp(content):
             picture.metadata = replace(picture.metadata, lossless=True)
         if (codes := coded_colours(content)) and (image.format == "PNG" or not picture.metadata.icc):
