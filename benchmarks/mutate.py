@@ -1,6 +1,6 @@
 """Damaged files: every kind that is read, mutated at random, read and written in a process with little memory.
 
-    python -m benchmarks.mutate [--files 20000] [--seed 0] [--keep mutants]
+    python benchmarks/mutate.py [--files 20000] [--seed 0] [--keep mutants]
 
 Each file is a sample of ``tests/samples.py`` with flipped bits, a cut, blocks taken out, doubled or exchanged with
 those of another sample, or numbers near its beginning set to extremes. What can be read is written as another kind.
@@ -25,12 +25,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from tests.samples import samples
 
 from tddsr.errors import ImageError
 from tddsr.pictures.files import read_picture, write_picture
 
-ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.samples import samples
+
 SECONDS = 10
 MEMORY = 2**30
 GOOD = ("read", "refused")
@@ -143,8 +145,8 @@ def run(files: int, seed: int) -> tuple[Counter[str], dict[int, str]]:
     """How many mutants ended how; and, by their numbers, how those ended that should not have."""
     counts, bad, number = Counter[str](), dict[int, str](), 0
     while number < files:
-        command = [sys.executable, "-m", "benchmarks.mutate", "--work", str(number), str(files), "--seed", str(seed)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as worker:
+        command = [sys.executable, __file__, "--work", str(number), str(files), "--seed", str(seed)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
             assert worker.stdout is not None
             name = "before the first"
             for line in worker.stdout:

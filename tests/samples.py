@@ -58,6 +58,12 @@ def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
+def segment() -> bytes:
+    """Of a JPEG file, with IPTC."""
+    block = b"Photoshop 3.0\0" + b"8BIM\4\4\0\0" + struct.pack(">I", len(IPTC)) + IPTC + bytes(len(IPTC) % 2)
+    return b"\xff\xed" + struct.pack(">H", len(block) + 2) + block
+
+
 def png_with(*chunks: bytes, source: Image.Image | None = None) -> bytes:
     """A PNG with chunks behind its header."""
     content = saved(source or image(), "PNG")
@@ -87,7 +93,7 @@ def deep_tiff(channels: int, **options: Any) -> bytes:
 def avif(bits: int) -> bytes:
     """By libvips."""
     deep = pyvips.Image.new_from_array(pixels(3, np.uint16)).copy(interpretation="rgb16")
-    content: bytes = deep.heifsave_buffer(compression="av1", bitdepth=bits)
+    content: bytes = deep.heifsave_buffer(compression="av1", bitdepth=bits, keep="none")
     return content
 
 
@@ -108,7 +114,10 @@ def text() -> PngInfo:
 def samples() -> dict[str, bytes]:
     """Name -> content: every kind, depth and layout that is read. Names begin with the kind."""
     linear = chunk(b"gAMA", struct.pack(">I", 100_000))
-    told = {"exif": exif().tobytes(), "icc_profile": PROFILE}
+    told: dict[str, Any] = {"exif": exif().tobytes(), "icc_profile": PROFILE}
+    tags = Image.Exif()
+    tags.load(told["exif"])
+    tags.update({700: XMP, 33723: IPTC})
     clear = image(3).quantize(16)
     files = {
         "png": png_with(linear, chunk(b"cICP", bytes([12, 13, 0, 1]))),
@@ -116,16 +125,16 @@ def samples() -> dict[str, bytes]:
         "png palette": saved(clear, "PNG", transparency=3),
         "png bits": saved(image(1).convert("1"), "PNG"),
         "png animated": pages("PNG"),
-        "png interlaced": pyvips.Image.new_from_array(pixels(4)).pngsave_buffer(interlace=True),
+        "png interlaced": pyvips.Image.new_from_array(pixels(4)).pngsave_buffer(interlace=True, keep="none"),
         "jpeg": saved(image(), "JPEG", quality=80),
-        "jpeg metadata": saved(image(), "JPEG", dpi=(300, 300), comment=b"box 4", xmp=XMP, **told),
+        "jpeg metadata": saved(image(), "JPEG", dpi=(300, 300), comment=b"box 4", xmp=XMP, extra=segment(), **told),
         "jpeg progressive": saved(image(), "JPEG", progressive=True, restart_marker_blocks=4),
         "jpeg grey": saved(image(1), "JPEG"),
         "jpeg cmyk": saved(image().convert("CMYK"), "JPEG"),
         "webp": saved(image(), "WEBP", xmp=XMP, **told),
         "webp lossless": saved(image(4), "WEBP", lossless=True),
         "webp animated": pages("WEBP"),
-        "tiff metadata": saved(image(), "TIFF", dpi=(300, 300), compression="raw", **told),
+        "tiff metadata": saved(image(), "TIFF", dpi=(300, 300), compression="raw", tiffinfo=tags, icc_profile=PROFILE),
         "tiff jpeg": saved(image(), "TIFF", compression="jpeg"),
         "tiff lzw": saved(image(4), "TIFF", compression="tiff_lzw"),
         "tiff bits": saved(image(1).convert("1"), "TIFF", compression="group4"),
@@ -134,19 +143,19 @@ def samples() -> dict[str, bytes]:
         "tiff pages": pages("TIFF"),
         "tiff planes": tiff(np.moveaxis(pixels(3, np.uint16), 2, 0), photometric="rgb", planarconfig="separate"),
         "tiff tiles": deep_tiff(3, tile=(16, 16), compression="zlib"),
-        "tiff big": deep_tiff(1, bigtiff=True, byteorder=">"),
+        "tiff big": deep_tiff(1, bigtiff=True, compression="zlib"),
         "tiff 32": tiff(pixels(1, np.uint16).squeeze().astype(np.uint32)),
-        "gif": saved(image(), "GIF"),
+        "gif": saved(image(), "GIF", comment=b"box 4"),
         "gif animated": pages("GIF"),
         "bmp": saved(image(), "BMP"),
         "bmp palette": saved(clear, "BMP"),
         "tga": saved(image(4), "TGA", rle=True),
-        "avif": saved(image(4), "AVIF", **told),
+        "avif": saved(image(4), "AVIF", xmp=XMP, **told),
         "avif 10": avif(10),
     }
     files |= {f"png {channels}x16": deep_png(channels) for channels in (1, 2, 3, 4)}
     files |= {f"tiff {channels}x16": deep_tiff(channels) for channels in (1, 2, 3, 4)}
     if importlib.util.find_spec("pillow_heif"):
         importlib.import_module("pillow_heif").register_heif_opener()
-        files["heif"] = saved(image(), "HEIF", **told)
+        files["heif"] = saved(image(), "HEIF", xmp=XMP, **told)
     return files

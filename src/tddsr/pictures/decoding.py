@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -85,11 +86,13 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
 def _in_srgb(image: pyvips.Image) -> pyvips.Image:
     """CMYK or Lab as RGB, by the file's profile where there is one that can be used."""
     deep = image.format != "uchar"
-    if image.interpretation == "cmyk" and image.get_typeof("icc-profile-data"):
-        try:
+    usual, depth, white = ("rgb16", 16, 65535) if deep else ("srgb", 8, 255)
+    if image.interpretation != "cmyk":
+        return image.colourspace(usual)
+    if image.get_typeof("icc-profile-data"):
+        with contextlib.suppress(pyvips.Error):
             return image.icc_transform(
-                "srgb", embedded=True, depth=16 if deep else 8, intent="relative", black_point_compensation=True
+                "srgb", embedded=True, depth=depth, intent="relative", black_point_compensation=True
             )
-        except pyvips.Error:
-            pass
-    return image.colourspace("rgb16" if deep else "srgb")
+    light = image.invert()
+    return (light[:3] * light[3] / white).rint().cast(image.format).copy(interpretation=usual)
