@@ -122,7 +122,7 @@ def read_as(content: bytes) -> list[str]:
         "resolution": metadata.dpi,
         "lossless": metadata.lossless,
     }
-    lines = [str(warning.message).removeprefix("the picture: ") for warning in said]
+    lines = [str(warning.message).removeprefix("the given file: ") for warning in said]
     return [
         "grey" if found.grey else "RGB",
         f"{8 * found.rgb.itemsize} bit",
