@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
 import math
 import warnings
@@ -212,6 +214,8 @@ class Enlarger:
             for core, source in row:
                 part = core.within(whole)  # the last tiles reach into the padding
                 large[:, factor * part.left : factor * part.right] = _cut_out(run(source), source, part, factor)
+                if len(tiles) > 1:
+                    _give_back()
                 count.one()
             return large
 
@@ -284,6 +288,12 @@ def _out_of_memory(error: Exception) -> bool:
     message = str(error)
     known = isinstance(error, MemoryError | torch.OutOfMemoryError)
     return known or "out of memory" in message or "can't allocate memory" in message
+
+
+def _give_back() -> None:
+    """Return what a tile has freed to the system: glibc keeps it, in pieces that do not fit the next one."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries have no need of it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _mirrored(start: int, stop: int, length: int) -> NDArray[np.int_]:
