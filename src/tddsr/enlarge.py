@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 _START_NOISE, _STEP_NOISE = 0, 1
 """Streams of chance: the noise of x_T, and that of the stochastic sampler's steps."""
 
-_BUDGET = 480 * 2**20
+_BUDGET = 400 * 2**20
 """What a tile may take on a CPU, together with the finished row of tiles that waits to be written. More is faster, as
 less is computed twice, but with it 100 megapixels take less than 600 MiB in all."""
 
