@@ -111,15 +111,18 @@ def test_orientation_and_metadata_of_deep_files_are_used(channels, orientation):
     assert b"maker" in (picture.metadata.exif or b"")
 
 
-def test_deep_cmyk_becomes_rgb_by_its_profile():
-    ink = np.full((4, 4, 4), (65535, 0, 0, 0), np.uint16)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_cmyk_of_a_tiff_becomes_rgb_by_its_profile(dtype):
+    white = np.iinfo(dtype).max
+    ink = np.full((4, 4, 4), (white, 0, 0, 0), dtype)
     profile = press_profile(paper=(100, 0, 0), ink=(54, 81, 70))
     picture = read_picture(tiff(ink, photometric="separated", iccprofile=profile))
-    assert picture.rgb.dtype == np.uint16
+    assert picture.rgb.dtype == dtype
     assert picture.metadata.icc is None
-    assert np.abs(picture.rgb[0, 0] / 257 - (255, 0, 0)).max() < 12
-    without = read_picture(tiff(ink, photometric="separated")).rgb[0, 0] / 257
-    assert without[0] < 60 < 120 < without[1:].min()  # cyan
+    assert np.abs(picture.rgb[0, 0] / white * 255 - (255, 0, 0)).max() < 12
+    assert read_picture(tiff(ink, photometric="separated")).rgb[0, 0].tolist() == [0, white, white]
+    red, *others = read_picture(tiff(ink, photometric="separated", iccprofile=b"damaged")).rgb[0, 0]
+    assert red < white / 4 < white / 2 < min(others)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"])
