@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import pyvips
-import tifffile
 from PIL import ExifTags, Image, ImageCms
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures.files import from_pil, header_size, read_picture, write_picture
 from tddsr.pictures.picture import Picture
 from tddsr.pictures.profiles import gamma_profile
-from tests.test_cases import chunk, press_profile
+from tests.samples import chunk, tiff
+from tests.test_cases import press_profile
 
 GRADIENTS = np.arange(24 * 20 * 4, dtype=np.uint16).reshape(24, 20, 4) * 31 + 77
 TRANSPARENCY, MULTIPLIED = 2, 1
@@ -26,12 +26,6 @@ def png(pixels: np.ndarray, colours: int) -> bytes:
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-def tiff(pixels: np.ndarray, **options) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, pixels, metadata=None, **options)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(("channels", "colours"), [(1, 0), (2, 4), (3, 2), (4, 6)])

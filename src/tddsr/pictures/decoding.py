@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -64,7 +66,7 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
         pyvips.Error: it is damaged.
         ImageError: libvips would read it wrongly.
     """
-    tags = opened.getexif()
+    tags = _tags(opened)
     wrong = opened.mode == "LAB" or (tags.get(_PHOTOMETRIC) == _YCBCR and tags.get(_COMPRESSION) != _JPEG)
     if opened.format not in ("TIFF", None, "PNG", "AVIF") or wrong:
         return None
@@ -81,8 +83,13 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
         return None
 
 
+def _tags(opened: Image.Image) -> Mapping[int, Any]:
+    """Of a TIFF."""
+    return opened.getexif() if opened.format is None else getattr(opened, "tag_v2", {})
+
+
 def _decoded(image: pyvips.Image, opened: Image.Image) -> Picture:
-    metadata, tags = read_metadata(opened), opened.getexif()
+    metadata, tags = read_metadata(opened), _tags(opened)
     if image.interpretation not in ("srgb", "rgb16", "b-w", "grey16"):  # CMYK, Lab
         image, metadata = _in_srgb(image), replace(metadata, icc=None)
     if image.get_typeof("orientation") and image.get("orientation") > 1:
