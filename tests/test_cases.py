@@ -27,6 +27,7 @@ from tddsr.pictures.profiles import SRGB as SRGB_XY
 from tddsr.pictures.profiles import coded_profile, gamma_profile
 from tddsr.upscaler import Upscaler, made_from, output_path
 from tests.conftest import photo
+from tests.samples import chunk
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6" dc:title="boats"/>'
@@ -47,10 +48,6 @@ def exif_of_a_camera() -> Image.Exif:
     exif[ExifTags.IFD.Exif] = {ExifTags.Base.ExposureTime: 0.5}
     exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N", ExifTags.GPS.GPSLatitude: (1.0, 2.0, 3.0)}
     return exif
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def png_with(*chunks: bytes, image: Image.Image | None = None) -> bytes:

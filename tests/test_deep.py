@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import pyvips
-import tifffile
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
-from tddsr.errors import ImageError
+from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures.files import from_pil, header_size, read_picture, write_picture
 from tddsr.pictures.picture import Picture
 from tddsr.pictures.profiles import gamma_profile
-from tests.test_cases import chunk, press_profile
+from tests.samples import chunk, tiff
+from tests.test_cases import press_profile
 
 GRADIENTS = np.arange(24 * 20 * 4, dtype=np.uint16).reshape(24, 20, 4) * 31 + 77
 TRANSPARENCY, MULTIPLIED = 2, 1
@@ -26,12 +26,6 @@ def png(pixels: np.ndarray, colours: int) -> bytes:
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-def tiff(pixels: np.ndarray, **options) -> bytes:
-    file = io.BytesIO()
-    tifffile.imwrite(file, pixels, metadata=None, **options)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize(("channels", "colours"), [(1, 0), (2, 4), (3, 2), (4, 6)])
@@ -68,8 +62,8 @@ def test_every_layout_of_16_bit_tiff_is_kept(tmp_path, planar, channels, options
     if channels in (2, 4):
         arranged["extrasamples"] = [TRANSPARENCY]
     content = tiff(np.moveaxis(pixels, 2, 0) if planar else pixels.squeeze(), **arranged, **options)
-    if planar and "tile" in options:
-        with pytest.raises(ImageError, match="planes not supported"):
+    if planar and "tile" in options:  # nobody reads it
+        with pytest.raises(ImageError, match="planes"), pytest.warns(ImageWarning, match="8 bit"):
             read_picture(content)
     else:
         check(tmp_path, content, pixels)
@@ -111,15 +105,57 @@ def test_orientation_and_metadata_of_deep_files_are_used(channels, orientation):
     assert b"maker" in (picture.metadata.exif or b"")
 
 
-def test_deep_cmyk_becomes_rgb_by_its_profile():
-    ink = np.full((4, 4, 4), (65535, 0, 0, 0), np.uint16)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_cmyk_of_a_tiff_becomes_rgb_by_its_profile(dtype):
+    white = np.iinfo(dtype).max
+    ink = np.full((4, 4, 4), (white, 0, 0, 0), dtype)
     profile = press_profile(paper=(100, 0, 0), ink=(54, 81, 70))
     picture = read_picture(tiff(ink, photometric="separated", iccprofile=profile))
-    assert picture.rgb.dtype == np.uint16
+    assert picture.rgb.dtype == dtype
     assert picture.metadata.icc is None
-    assert np.abs(picture.rgb[0, 0] / 257 - (255, 0, 0)).max() < 12
-    without = read_picture(tiff(ink, photometric="separated")).rgb[0, 0] / 257
-    assert without[0] < 60 < 120 < without[1:].min()  # cyan
+    assert np.abs(picture.rgb[0, 0] / white * 255 - (255, 0, 0)).max() < 12
+    assert read_picture(tiff(ink, photometric="separated")).rgb[0, 0].tolist() == [0, white, white]
+    red, *others = read_picture(tiff(ink, photometric="separated", iccprofile=b"damaged")).rgb[0, 0]
+    assert red < white / 4 < white / 2 < min(others)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB"])
+@pytest.mark.parametrize("packing", ["raw", "tiff_lzw", "zstd", "lzma", "jpeg", "group4"])
+def test_tiffs_of_8_bit_have_the_same_pixels_by_libvips_as_by_pillow(mode, packing):
+    flat = Image.fromarray((GRADIENTS // 257).astype(np.uint8))
+    flat = {"LA": flat.convert("LA"), "LAB": lab(flat)}.get(mode) or flat.convert("RGB").convert(mode)
+    file = io.BytesIO()
+    try:
+        flat.save(file, "TIFF", compression=packing)
+    except (OSError, ValueError):
+        pytest.skip("no such file")
+    expected = from_pil(Image.open(file))
+    picture = read_picture(file.getvalue())
+    assert np.abs(picture.rgb.astype(int) - expected.rgb).max() <= 1
+    assert np.array_equal(alpha_of(picture), alpha_of(expected))
+    assert picture.grey == expected.grey
+    assert picture.metadata == expected.metadata
+
+
+def alpha_of(picture: Picture) -> np.ndarray:
+    return np.empty(0) if picture.alpha is None else picture.alpha
+
+
+def lab(image: Image.Image) -> Image.Image:
+    converted = ImageCms.profileToProfile(
+        image.convert("RGB"), ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
+    )
+    assert converted is not None
+    return converted
+
+
+def test_deep_files_that_only_pillow_unpacks_are_read_with_8_bit(tmp_path):
+    pixels = GRADIENTS[..., :3]
+    content = tiff(pixels, photometric="rgb", compression="lzma")
+    with pytest.warns(ImageWarning, match="8 bit"):
+        picture = read_picture(content)
+    assert np.array_equal(picture.rgb, (pixels >> 8).astype(np.uint8))
+    check(tmp_path, tiff(GRADIENTS[..., 0], photometric="minisblack", compression="lzma"), GRADIENTS[..., :1])
 
 
 def test_deep_lab_becomes_rgb():

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageCms
 
 from tddsr.errors import ImageError
@@ -23,6 +24,7 @@ from tddsr.pictures.files import (
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.picture import Layout, Picture, convert
 from tests.conftest import photo
+from tests.samples import IPTC, XMP, exif
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 LOSSLESS = (".png", ".tif", ".tiff")
@@ -183,6 +185,21 @@ def test_a_file_holds_as_many_bits_as_it_can(tmp_path, suffix):
         assert np.abs(stored - expected).max() == 0 if suffix in LOSSLESS else np.abs(stored - expected).mean() < 4
     assert stored_dtype(".png", np.dtype(np.float64)) == stored_dtype(".tif", np.dtype(np.uint16)) == np.uint16
     assert stored_dtype(".jpg", np.dtype(np.uint16)) == stored_dtype(".webp", np.dtype(np.float32)) == np.uint8
+
+
+@pytest.mark.parametrize("most", [0, 2**32])
+def test_small_and_big_tiffs_hold_the_same(tmp_path, monkeypatch, most):
+    monkeypatch.setattr("tddsr.pictures.encoding._CLASSIC_TIFF", most)
+    told = Metadata(icc=SRGB, exif=exif().tobytes(), xmp=XMP, iptc=IPTC, dpi=(300, 150))
+    write_picture(tmp_path / "a.tif", Picture(pixels(3), metadata=told))
+    assert ((tmp_path / "a.tif").read_bytes()[2] == 43) == (most == 0)
+    back = read_picture(tmp_path / "a.tif")
+    assert np.array_equal(back.rgb, pixels(3))
+    assert back.metadata == told
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:  # by somebody else
+        tags = file.pages.first.tags
+        assert tags["ExifTag"].value["ExposureTime"] == 0.5
+        assert tags["GPSTag"].value["GPSLatitudeRef"] == "N"
 
 
 def test_bytes_are_read_as_files_are(tmp_path):

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tddsr.errors import ImageWarning
+from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures.files import read_picture
+from tddsr.pictures.vips import pyvips
 from tests.formats import PAGE, page
 from tests.samples import pixels, samples
 
@@ -44,3 +45,17 @@ def test_damaged_files_are_pictures_or_one_line():
     counts, bad = run(400, seed=7)
     assert not bad
     assert set(counts) == set(GOOD)
+
+
+def test_heic_names_the_extra_that_reads_it(monkeypatch):
+    monkeypatch.setattr("tddsr.pictures.files._HEIF", False)
+    with pytest.raises(ImageError, match=r"tddsr\[heif\]"):
+        read_picture(b"\0\0\0\x1cftypheic" + bytes(100))
+
+
+def test_loaders_that_libvips_does_not_trust_are_blocked():
+    drawing = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>'
+    with pytest.raises(pyvips.Error, match=r"blocked|not in a known format"):
+        pyvips.Image.new_from_buffer(drawing, "")
+    with pytest.raises(ImageError, match="not a picture"):
+        read_picture(drawing)

@@ -181,9 +181,11 @@ def test_pictures_in_which_white_is_zero_are_no_negatives(tmp_path, dtype):
     assert np.array_equal(read_picture(tmp_path / "a.tif").rgb[..., 0].ravel(), white - stored)
 
 
-def test_damaged_exif_costs_no_picture(tmp_path):
-    Image.fromarray(photo()).save(tmp_path / "a.webp", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x01")
-    assert read_picture(tmp_path / "a.webp").size == (52, 40)
+@pytest.mark.parametrize("damaged", [b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x01", b"Exif\0\0MM", b"Exif\0\0", b"none"])
+@pytest.mark.parametrize("suffix", [".webp", ".jpg", ".png"])
+def test_damaged_exif_costs_no_picture(tmp_path, suffix, damaged):
+    Image.fromarray(photo()).save(tmp_path / f"a{suffix}", exif=damaged)
+    assert read_picture(tmp_path / f"a{suffix}").size == (52, 40)
 
 
 def test_hidden_files_are_not_found(tmp_path):

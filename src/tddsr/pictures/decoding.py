@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import warnings
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from tddsr.errors import ImageError
+from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures.metadata import read_metadata
 from tddsr.pictures.picture import Picture, to_type
 from tddsr.pictures.vips import pyvips
 
-_PLANES, _EXTRA, _PROFILE = 284, 338, 34675
+_COMPRESSION, _PHOTOMETRIC, _PLANES, _EXTRA, _PROFILE = 259, 262, 284, 338, 34675
 """TIFF tags."""
+
+_JPEG, _YCBCR = 7, 6
+"""A compression, and colours that libvips takes for RGB if they are not compressed so."""
 
 _CLEAR = (2, 1)
 """What the first extra channel may say of itself if it is transparency. libvips has divided the colours by it."""
@@ -53,23 +60,40 @@ def stand_in(content: bytes) -> Image.Image:
 
 
 def read(content: bytes, opened: Image.Image) -> Picture | None:
-    """The picture; None if ``opened`` by PIL is as good, or better.
+    """The picture; None if it is one for PIL, which has ``opened`` it.
 
     Raises:
         pyvips.Error: it is damaged.
         ImageError: libvips would read it wrongly.
     """
-    if opened.format not in ("TIFF", None, "PNG", "AVIF") or opened.mode == "LAB":
+    tags = _tags(opened)
+    wrong = opened.mode == "LAB" or (tags.get(_PHOTOMETRIC) == _YCBCR and tags.get(_COMPRESSION) != _JPEG)
+    if opened.format not in ("TIFF", None, "PNG", "AVIF") or wrong:
         return None
     image = _open(content, opened.tell())
     if not _is_usual(image) or (image.format == "uchar" and opened.format in ("PNG", "AVIF")):
         return None
-    metadata = read_metadata(opened)
+    try:
+        return _decoded(image, opened)
+    except pyvips.Error as error:
+        if opened.format is None or not re.search("support is not configured|planes not supported", str(error)):
+            raise
+        if image.format == "ushort" and not opened.mode.startswith("I"):
+            warnings.warn("reduced to 8 bit: libvips cannot unpack it", ImageWarning, stacklevel=2)
+        return None
+
+
+def _tags(opened: Image.Image) -> Mapping[int, Any]:
+    """Of a TIFF."""
+    return opened.getexif() if opened.format is None else getattr(opened, "tag_v2", {})
+
+
+def _decoded(image: pyvips.Image, opened: Image.Image) -> Picture:
+    metadata, tags = read_metadata(opened), _tags(opened)
     if image.interpretation not in ("srgb", "rgb16", "b-w", "grey16"):  # CMYK, Lab
         image, metadata = _in_srgb(image), replace(metadata, icc=None)
     if image.get_typeof("orientation") and image.get("orientation") > 1:
         image = image.copy_memory().autorot()
-    tags = opened.getexif()
     grey = image.interpretation in ("b-w", "grey16")
     colours = 1 if grey else 3
     if grey and image.bands > 1 and tags.get(_PLANES) == 2:

@@ -1,13 +1,9 @@
 """libvips, set up for files from anywhere."""
 
-import os
-
-# Its warnings of damaged files are nothing for a terminal; and the logger of pyvips fails at those that are no UTF-8.
-os.environ.setdefault("VIPS_WARNING", "1")
-
 import pyvips
 
-pyvips._remove_log_handler()
+# What it says of damaged files goes to a logger, on a way that stops at text which is not UTF-8.
+pyvips._to_string = lambda text: pyvips.ffi.string(text).decode(errors="replace")
 # Loaders that its authors do not trust with such files are never tried.
 pyvips.block_untrusted_set(True)
 # Nothing is asked for twice; and a file may have changed since it was last read.
