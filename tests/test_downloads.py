@@ -12,7 +12,7 @@ from tddsr.downloads import known as published
 from tddsr.downloads.fetch import fetch
 from tddsr.downloads.known import S_LAB, PublishedFile
 from tddsr.errors import DownloadError, ModelError, TddsrError, WeightsError
-from tddsr.weights.published import MODELS
+from tddsr.weights.registry import MODELS
 from tests.server import Server, serving
 
 CONTENT = os.urandom(2_000_000)
@@ -208,5 +208,5 @@ def test_known_files_have_names_of_their_own():
     files = [file for file in vars(published).values() if isinstance(file, PublishedFile)]
     assert {file for model in MODELS.values() for file in model.files} < set(files)
     assert len({file.name for file in files}) == len(files) == 10
-    assert {model.schedule.steps for model in MODELS.values()} == {1, 4, 15}
+    assert {model.schedule["steps"] for model in MODELS.values()} == {1, 4, 15}
     assert {name for name, model in MODELS.items() if model.role == "student"} == {"sinsr", "sinsr-v2"}

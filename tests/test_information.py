@@ -12,7 +12,7 @@ from tddsr import __version__
 from tddsr.device import describe
 from tddsr.weights.file import save_model
 from tddsr.weights.names import find_model, list_models
-from tddsr.weights.published import MODELS
+from tddsr.weights.registry import MODELS
 from tests.conftest import photo
 from tests.test_cli import call
 

@@ -18,6 +18,7 @@ ROOMS = (
     "diffusion",
     "model",
     "weights",
+    "engines",
     "upscaler",
     "__init__",
     "bulk",

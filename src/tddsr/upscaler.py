@@ -308,7 +308,7 @@ class Upscaler:
 
         def noise(*keys: int) -> Tensor:
             field = rng.noise_at((seed, *keys), self.model.channels, box.top, box.left, box.height, box.width)
-            return field[None].to(self.weight)
+            return torch.from_numpy(field)[None].to(self.weight)
 
         lr = (pixels.to(self.weight) * 2 - 1).contiguous(memory_format=torch.channels_last)
         step_noise = (lambda t: noise(_STEP_NOISE, t)) if sampler == "stochastic" else None

@@ -24,8 +24,8 @@ from tddsr.pictures.picture import Pixels
 from tddsr.pictures.tensors import to_pixels, to_tensor
 from tddsr.upscaler import Tile, Upscaler
 from tddsr.weights.names import SHIPPED, find_model
-from tddsr.weights.published import MODELS
 from tddsr.weights.recognise import read_weights
+from tddsr.weights.registry import MODELS
 
 Enlarge = Callable[[Pair, int], Pixels]
 """(picture, noise seed) -> hr (4h,4w,3) uint8. Only ``finished`` looks at more of the picture than its lr."""
