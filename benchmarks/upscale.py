@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tddsr.engines.torch import TorchEngine
 from tddsr.model import Model, ModelConfig, ScheduleConfig
 from tddsr.networks.rrdb import RRDBConfig
 from tddsr.upscaler import Upscaler
@@ -59,7 +60,7 @@ def peer(model: str, threads: int, repeats: int) -> tuple[float, float]:
     torch.set_num_threads(threads)
     _, width, height = CASES[0]
     config = ModelConfig(role="teacher", network=RRDBConfig(kind="rrdb"), schedule=ScheduleConfig(steps=1))
-    upscaler, network = Upscaler.load(model, device="cpu"), Upscaler(Model(config).place("cpu").frozen())
+    upscaler, network = Upscaler.load(model, device="cpu"), Upscaler(TorchEngine(Model(config).place("cpu").frozen()))
     lr = torch.rand(1, 3, height, width)
     times: dict[str, list[float]] = {"ours": [], "theirs": []}
     with torch.inference_mode():

@@ -19,6 +19,7 @@ ROOMS = (
     "model",
     "weights",
     "engines",
+    "enlarge",
     "upscaler",
     "__init__",
     "bulk",
@@ -32,7 +33,7 @@ ROOMS = (
 )
 """Modules and packages of the ground floor, each importing only from those before it."""
 
-MOST_DOORS = 12
+MOST_DOORS = 13
 MOST_LINES = 400
 
 

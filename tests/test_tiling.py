@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tddsr.tiling import feathered, plan
+from tddsr.tiling import feathered, fit, plan
 
 
 @pytest.mark.parametrize("tile", [None, 1, 16, 30, 64, 1000])
@@ -24,6 +24,43 @@ def test_tiles_cover_the_picture_once_and_read_their_halo(height, width, tile):
 def test_tiles_are_of_nearly_equal_size():
     widths = {core.width for core, _ in plan(100, 260, 200, 8, 4)}
     assert widths == {132, 128}
+
+
+def test_tiles_read_the_margin_and_no_more():
+    halo, margin = 10, 4
+    for core, source in plan(64, 100, (16, 40), halo, 4, margin=margin):
+        assert (core.height, core.width) <= (16, 40)
+        assert source.top == max(core.top - 12, -margin)
+        assert source.right == min(core.right + 12, 100 + margin)
+
+
+def test_what_is_left_of_a_picture_is_covered_alone():
+    rest = plan(64, 100, 16, 10, 4, top=24)
+    assert min(tile.core.top for tile in rest) == 24
+    assert sum(tile.core.height * tile.core.width for tile in rest) == 40 * 100
+    assert min(tile.source.top for tile in rest) == 12  # the rows above can be read
+
+
+@pytest.mark.parametrize("pixels", [70**2, 100**2, 200**2])
+@pytest.mark.parametrize(("height", "width"), [(100, 160), (400, 40), (300, 1000)])
+def test_the_tile_that_fits_reads_hardly_more_than_any(height, width, pixels):
+    halo, multiple = 16, 4
+
+    def read(tile):
+        return sum(s.height * s.width for _, s in plan(height, width, tile, halo, multiple))
+
+    best = fit(height, width, halo, multiple, lambda _: pixels)
+    assert best is not None
+    assert max(s.height * s.width for _, s in plan(height, width, best, halo, multiple)) <= pixels
+    others = [(tall, (pixels // (tall + 2 * halo) - 2 * halo) // 4 * 4) for tall in range(4, 80, 4)]
+    assert all(read(best) < 1.1 * read(tile) for tile in others if tile[1] > 0)
+
+
+def test_a_picture_that_fits_is_one_tile_and_one_that_cannot_has_none():
+    assert fit(100, 160, 16, 4, lambda _: 100 * 160) == (100, 160)
+    assert fit(100, 160, 16, 4, lambda _: 30**2) is None
+    # Where each row of a tile costs room, tiles are lower.
+    assert fit(400, 160, 16, 4, lambda tall: 20000 - 100 * tall)[0] < fit(400, 160, 16, 4, lambda _: 20000)[0]
 
 
 def test_sizes_must_be_multiples():

@@ -79,16 +79,15 @@ def upscale(
     as_json: Annotated[bool, typer.Option("--json", help="one line of JSON for each picture")] = False,
 ) -> None:
     """Enlarge pictures. A picture that fails is reported, the others go on, and the exit code is 1."""
-    import torch
     from rich.console import Console
     from rich.progress import Progress
 
     from tddsr import bulk
     from tddsr.upscaler import Upscaler, made_from, output_path
 
-    upscaler = Upscaler.load(model, device=device, dtype=getattr(torch, dtype), tile=_tile(tile), compiled=compiled)
+    upscaler = Upscaler.load(model, device=device, dtype=dtype, tile=_tile(tile), compiled=compiled)
     if steps is not None:
-        upscaler.model.check_steps(steps)
+        upscaler.engine.check_steps(steps)
     jobs = bulk.plan(inputs, output, lambda p: output_path(p, scale), folder_tag=f"_x{scale:g}", made_from=made_from)
 
     console = Console(stderr=True)

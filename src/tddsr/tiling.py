@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,9 +26,17 @@ class Box(NamedTuple):
     def width(self) -> int:
         return self.right - self.left
 
+    def within(self, other: Box) -> Box:
+        """What of it lies in ``other``."""
+        low, high = map(max, self[:2], other[:2]), map(min, self[2:], other[2:])
+        return Box(*low, *high)
+
+    def moved(self, down: int, right: int) -> Box:
+        return Box(self.top + down, self.left + right, self.bottom + down, self.right + right)
+
 
 class Tile(NamedTuple):
-    """``core`` is what a tile delivers, ``source`` what it reads: the core with its halo, within the picture."""
+    """``core`` is what a tile delivers, ``source`` what it reads: the core with its halo, within picture and margin."""
 
     core: Box
     source: Box
@@ -44,30 +54,68 @@ def _spans(length: int, tile: int, multiple: int) -> list[tuple[int, int]]:
     return [(start, min(start + step, length)) for start in range(0, length, step)]
 
 
-def plan(height: int, width: int, tile: int | None, halo: int, multiple: int) -> list[Tile]:
-    """Tiles that cover a picture of ``height`` x ``width`` exactly once, row by row.
+def plan(
+    height: int,
+    width: int,
+    tile: int | tuple[int, int] | None,
+    halo: int,
+    multiple: int,
+    *,
+    margin: int = 0,
+    top: int = 0,
+) -> list[Tile]:
+    """Tiles that cover a picture of ``height`` x ``width``, or what is left of it, exactly once, row by row.
 
     Args:
         height: of the picture, a multiple of ``multiple``, like ``width``.
         width: see ``height``.
-        tile: largest side of a core, rounded up to ``multiple``; None for a single tile.
+        tile: largest side of a core, or its largest height and width, rounded up to ``multiple``; None for one tile.
         halo: pixels around a pixel that its result depends on.
-        multiple: every box starts and ends at a multiple of this.
+        multiple: every box starts and ends at a multiple of this, and so does the margin.
+        margin: pixels around the picture that can be read as well; boxes there have coordinates below 0.
+        top: the first row to cover, a multiple of ``multiple``.
     """
     if height % multiple or width % multiple:
         raise ValueError(f"{height}x{width} must be multiples of {multiple}")
-    whole = Box(0, 0, height, width)
-    if tile is None:
-        return [Tile(whole, whole)]
-    tile, halo = round_up(tile, multiple), round_up(halo, multiple)
+    tall, wide = (height, width) if tile is None else (tile, tile) if isinstance(tile, int) else tile
+    tall, wide, halo = round_up(tall, multiple), round_up(wide, multiple), round_up(halo, multiple)
     return [
         Tile(
-            Box(top, left, bottom, right),
-            Box(max(top - halo, 0), max(left - halo, 0), min(bottom + halo, height), min(right + halo, width)),
+            Box(above, left, below, right),
+            Box(
+                max(above - halo, -margin),
+                max(left - halo, -margin),
+                min(below + halo, height + margin),
+                min(right + halo, width + margin),
+            ),
         )
-        for top, bottom in _spans(height, tile, multiple)
-        for left, right in _spans(width, tile, multiple)
+        for above, below in ((top + a, top + b) for a, b in _spans(height - top, tall, multiple))
+        for left, right in _spans(width, wide, multiple)
     ]
+
+
+def fit(height: int, width: int, halo: int, multiple: int, room: Callable[[int], int]) -> tuple[int, int] | None:
+    """The (height, width) of cores with which ``plan`` reads the fewest pixels in all; None if none fits.
+
+    Args:
+        height: of the picture, with its margin.
+        width: see ``height``.
+        halo: as ``plan``.
+        multiple: as ``plan``.
+        room: height of a core -> how many pixels a tile may read, at most; the higher the fewer.
+    """
+    halo = round_up(halo, multiple)
+    best, fewest = None, math.inf
+    for tall in range(multiple, round_up(height, multiple) + 1, multiple):
+        read = height if tall >= height else min(tall + 2 * halo, height)
+        wide = width if read * width <= room(tall) else (room(tall) // read - 2 * halo) // multiple * multiple
+        if wide <= 0:
+            break
+        down, across = -(-height // tall), -(-width // wide)
+        in_all = (height + 2 * halo * (down - 1)) * (width + 2 * halo * (across - 1))
+        if in_all < fewest:
+            best, fewest = (tall, wide), in_all
+    return best
 
 
 Weights = NDArray[np.float32]

@@ -1,72 +1,129 @@
-"""Pictures in, pictures four times as large out: files, PIL images, arrays and tensors, in tiles."""
+"""Pictures in, larger pictures out: files, encoded bytes, PIL images, arrays and tensors."""
 
 from __future__ import annotations
 
 import math
 import re
-import warnings
-from collections.abc import Callable
-from dataclasses import replace
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast, get_args
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from tddsr import rng
-from tddsr.device import pick_device
+from tddsr.engines.engine import Engine, Sampler
+from tddsr.engines.load import load_engine
+from tddsr.enlarge import Enlarger, Progress, Sampling, Tile
 from tddsr.errors import UsageError
-from tddsr.model import Model, Sampler
 from tddsr.pictures.arrays import from_array, to_array
 from tddsr.pictures.files import (
     READABLE,
     WRITABLE,
     check_writable,
+    encode_bands,
     from_pil,
     holds_transparency,
+    kind_of,
     read_picture,
+    stored_dtype,
     to_pil,
-    write_picture,
+    write_bands,
 )
-from tddsr.pictures.picture import Picture, Pixels, resize, resize_mask, same_channels, spread_colours
-from tddsr.pictures.tensors import like_tensor, to_arrays, to_pixels, to_tensor
-from tddsr.tiling import Box, feathered, plan, round_up
-from tddsr.weights.names import load_model
+from tddsr.pictures.metadata import Metadata
+from tddsr.pictures.picture import (
+    SOFT_EDGE,
+    Layout,
+    Picture,
+    Pixels,
+    hard_edges,
+    largest,
+    same_channels,
+    spread_colours,
+    to_type,
+    used_range,
+)
+from tddsr.pictures.rows import Floats, Kernel, resized
 
-T = TypeVar("T", str, Path, Image.Image, Pixels, Tensor)
-Tile = Literal["auto"] | int | None
-Progress = Callable[[int, int], None]
-"""Called with (tiles done, tiles in all)."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
-_START_NOISE, _STEP_NOISE = 0, 1
-"""Streams of chance: the noise of x_T, and that of the stochastic sampler's steps."""
+T = TypeVar("T", str, Path, bytes, Image.Image, Pixels, "Tensor")
 
-_BUDGET = 2**30
-"""What a tile may take on a CPU."""
-
-_BLENDED_TILE = 256
-"""Where tiles are not exact. Larger ones are nearer to the whole, but attention over all pairs of pixels makes them
-slow; and results should not depend on the machine's memory."""
-
-_SMALLEST_TILE = 32
+MOST = 8
+"""The largest scale."""
 
 
-def output_path(path: Path, scale: float) -> Path:
-    """Where the enlargement of ``path`` is written by default: beside it, ``photo_x4.jpg``.
+@dataclass(frozen=True)
+class Size:
+    """How large a picture becomes: ``scale`` times, or with a width, height or longer side, in its proportions.
 
-    It is a .png for rare kinds, and for a transparent picture whose name says JPEG.
+    Raises:
+        UsageError: more than one of them, or one out of range.
+    """
+
+    scale: float = 4
+    width: int | None = None
+    height: int | None = None
+    max_side: int | None = None
+
+    def __post_init__(self) -> None:
+        given = [f"{f.name} {getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} cannot both be; give one of scale, width, height, max_side")
+        if not 1 <= self.scale <= MOST:
+            raise UsageError(f"scale is {self.scale}; it must be 1 to {MOST}")
+        for name in ("width", "height", "max_side"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise UsageError(f"{name} is {value}; it must be a whole number of pixels, 1 or more")
+
+    @property
+    def tag(self) -> str:
+        """What tells a result in a name: x4, w1000, h1000, max1000."""
+        sides = {"w": self.width, "h": self.height, "max": self.max_side}
+        return next((f"{name}{side}" for name, side in sides.items() if side is not None), f"x{self.scale:g}")
+
+    def of(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of the result; halves are rounded up.
+
+        Raises:
+            UsageError: that is more than 8 times the picture.
+        """
+        for name, side in (("width", width), ("height", height), ("max_side", max(width, height))):
+            wanted = getattr(self, name)
+            if wanted is not None and wanted > MOST * side:
+                raise UsageError(f"{name} is {wanted}; of {width}x{height} it can be {MOST * side} at most")
+            if wanted is not None:
+                return _scaled(width, wanted, side), _scaled(height, wanted, side)
+        return _scaled(width, self.scale, 1), _scaled(height, self.scale, 1)
+
+
+def _is_tensor(picture: object) -> TypeGuard[Tensor]:
+    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    return torch is not None and isinstance(picture, torch.Tensor)
+
+
+def _scaled(side: int, by: float, of: int) -> int:
+    return max(math.floor(side * by / of + 0.5 + 1e-9), 1)
+
+
+def output_path(path: Path, size: float | Size = 4) -> Path:
+    """Where the enlargement of ``path`` is written by default: beside it, ``photo_x4.jpg``, ``photo_w1000.jpg``.
+
+    It is a .png for rare kinds, and for a transparent picture whose name says JPEG. ``size`` may be a scale.
     """
     suffix = path.suffix if path.suffix.lower() in WRITABLE else ".png"
     if suffix.lower() in (".jpg", ".jpeg", ".jfif") and holds_transparency(path):
         suffix = ".png"
-    return path.with_name(f"{path.stem}_x{scale:g}{suffix}")
+    tag = size.tag if isinstance(size, Size) else f"x{size:g}"
+    return path.with_name(f"{path.stem}_{tag}{suffix}")
 
 
 def made_from(path: Path) -> Path | None:
     """The picture beside ``path`` that it is an enlargement of, by its name; None if there is none."""
-    name = re.fullmatch(r"(.+)_x\d+(?:\.\d+)?", path.stem)
+    name = re.fullmatch(r"(.+)_(?:x\d+(?:\.\d+)?|(?:w|h|max)\d+)", path.stem)
     beside = [path.with_name(name[1] + suffix) for suffix in sorted(READABLE)] if name else []
     try:
         return next((source for source in beside if source.exists()), None)
@@ -74,251 +131,242 @@ def made_from(path: Path) -> Path | None:
         return None
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    message = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in message or "can't allocate memory" in message
-
-
 class Upscaler:
-    """Enlarges pictures with one model on one device.
+    """Enlarges pictures with one model on one device, by one engine.
 
     The same picture, model and seed give the same pixels; with the compact network whatever the tile size. Networks
-    that see the whole picture (``model.halo`` is None), or so far that exact tiles do not fit into memory, are blended
+    that see the whole picture (``engine.halo`` is None), or so far that exact tiles do not fit into memory, are blended
     from overlapping tiles, whose size changes pixels.
+
+    The picture is mirrored around its borders, so that these come out as the inside does. 16-bit and floating-point
+    pictures of which all values lie within less than half of their range (12 bits in 16, measurements, a photograph
+    that is dark everywhere) are stretched to the full range for the network, and their result is brought back: it
+    stays between their least and their largest value. One bright pixel is enough for a picture to be left as it is.
     """
 
-    def __init__(self, model: Model, tile: Tile = "auto") -> None:
-        if tile not in ("auto", None) and not (isinstance(tile, int) and tile > 0):
-            raise UsageError(f"tile is {tile!r}; use a number of lr pixels, 'auto', or None for the whole picture")
-        self.model = model
-        self.tile = tile
-        self.weight = next(model.parameters())
+    def __init__(self, engine: Engine, tile: Tile = "auto") -> None:
+        self.engine = engine
+        self.enlarger = Enlarger(engine, tile)
 
     @classmethod
     def load(
         cls,
         model: str | Path = "compact",
         *,
+        engine: str = "auto",
         device: str = "auto",
-        dtype: torch.dtype = torch.float32,
+        dtype: str | None = None,
+        fast: bool = False,
         tile: Tile = "auto",
         compiled: bool = False,
     ) -> Upscaler:
         """Load a model by name or from a file.
 
         Args:
-            model: a file of ``tddsr train`` or ``tddsr convert``, or a name: ``compact`` and the faster
-                ``compact-small`` come with the package; ``resshift``, ``sinsr`` and others of
-                ``tddsr.weights.published.MODELS`` are downloaded the first time, under their own licences.
-            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-            dtype: of the network; half precision is for accelerators, a CPU is slow in it. Where it gives infinities,
-                the model goes on in float32.
+            model: a name: ``compact`` and the faster ``compact-small`` come with the package; ``resshift``, ``sinsr``
+                and others of ``tddsr.weights.registry.MODELS`` are downloaded the first time, under their own
+                licences. Or a file: of ``tddsr train`` or ``tddsr convert``, or a graph of ``tddsr export`` (.onnx).
+            engine: ``onnx``, which is for the shipped models and for graphs, and does without PyTorch; ``torch``, for
+                all but graphs; ``auto``: ``onnx`` where it can do what is asked for, unless PyTorch is installed and
+                reaches an accelerator that it does not. On a CPU both give the same pixels, within 1/255.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``; ``mps`` for ``torch``; ``directml``, ``coreml``,
+                ``openvino`` for ``onnx``, where the installed ONNX Runtime has it.
+            dtype: of the network: ``float32``, which is the default, ``bfloat16`` or ``float16``. Half precision needs
+                ``torch``, and an accelerator: a CPU is slow in it. Where it gives infinities, it goes on in float32.
+            fast: bfloat16 where PyTorch is installed and the device computes in it: pixels differ by half a level of
+                255 on average. Elsewhere the same as without.
             tile: largest side of a tile in lr pixels; None for the whole picture at once; ``auto`` fits it to memory
-                where tiles are exact, and is 256 elsewhere.
+                where tiles are exact, and is 256 elsewhere. Where memory runs out it is halved.
             compiled: run the network through ``torch.compile``: the first picture of each size takes a minute more.
 
         Raises:
-            ModelError: no such model, or the file cannot be used.
-            UsageError: no such device, or an impossible tile.
+            ModelError: no such model, the file cannot be used, or it needs PyTorch, which is not installed.
+            UsageError: no such engine, device or type; options that do not go together; or an impossible tile.
         """
-        loaded = load_model(model, pick_device(device), dtype)
-        if compiled:
-            loaded.network.compile()
-        return cls(loaded, tile)
+        chosen = load_engine(model, engine=engine, device=device, dtype=dtype, fast=fast, compiled=compiled)
+        return cls(chosen, tile)
 
     def __call__(
         self,
         picture: T,
         *,
         scale: float = 4,
+        width: int | None = None,
+        height: int | None = None,
+        max_side: int | None = None,
         seed: int = 0,
         steps: int | None = None,
         sampler: Sampler = "deterministic",
         output: str | Path | None = None,
+        strip_metadata: bool = False,
         progress: Progress | None = None,
     ) -> T:
         """Enlarge a picture and return the same kind of thing.
 
         Args:
-            picture: a path (the result is written, and its path returned); a PIL image; an array (H,W), (H,W,1),
-                (H,W,3) or (H,W,4), uint8, uint16 or floating point in [0,1]; a tensor (C,H,W) or (B,C,H,W) with 1, 3
-                or 4 channels, uint8 or floating point in [0,1]. The fourth channel is transparency.
+            picture: a path (the result is written, and its path returned); an encoded file as bytes (so is the result,
+                of the same kind, or PNG); a PIL image; an array (H,W), (H,W,1), (H,W,3) or (H,W,4), uint8, uint16 or
+                floating point in [0,1]; a tensor (C,H,W) or (B,C,H,W) with 1, 3 or 4 channels, uint8 or floating
+                point in [0,1]. The fourth channel is transparency.
             scale: 1 to 8; other than 4 by one final resize.
+            width: of the result, in pixels, instead of ``scale``; the height follows. At most 8 times the picture's;
+                a picture that is larger is enlarged all the same, and then reduced to it.
+            height: as ``width``.
+            max_side: of the result, its longer side, as ``width``.
             seed: whole number >= 0 that chooses the noise.
             steps: evaluations of the network; None is the model's own number, 1 for a student.
             sampler: with many steps, Eq. 5 (``deterministic``) or Eq. 2 (``stochastic``).
-            output: for a path, where to write; by default beside it, ``photo_x4.jpg``.
+            output: for a path, where to write, by default beside it, ``photo_x4.jpg``; for bytes, a file to write
+                to, whose path is returned instead of bytes.
+            strip_metadata: keep nothing of the metadata but the colour profile.
             progress: called with (tiles done, tiles in all).
 
         Raises:
             ImageError: the file cannot be read or written.
+            ModelError: the network gives values that are no numbers.
             UsageError: an option out of range, or an array or tensor of another shape or type.
         """
-        steps = self._check(scale, seed, steps, sampler)
-
-        def enlarge(picture: Picture) -> Picture:
-            shown = picture.rgb if picture.alpha is None else spread_colours(picture.rgb, picture.alpha)
-            large = replace(
-                picture,
-                rgb=self._enlarge(shown, scale, seed, steps, sampler, progress),
-                metadata=picture.metadata.enlarged(scale),
-            )
-            if picture.alpha is not None:
-                large.alpha = resize_mask(picture.alpha, large.size)
-            if not picture.grey and same_channels(shown):
-                large.rgb = np.repeat(large.luma[..., None], 3, axis=2)
-            return large
-
+        size = Size(scale, width, height, max_side)
+        job = _Job(self.enlarger, size, self._sampling(seed, steps, sampler), strip_metadata, progress)
         if isinstance(picture, str | Path):
-            source = Path(picture)
-            target = output_path(source, scale) if output is None else Path(output)
-            check_writable(target)
-            read = read_picture(source)
-            check_writable(target, self._target_size(read.size, scale), read.alpha is not None)
-            write_picture(target, enlarge(read))
+            target = output_path(Path(picture), size) if output is None else Path(output)
+            job.write(Path(picture), target)
             written: Any = str(target) if isinstance(picture, str) else target
             return cast("T", written)
+        if isinstance(picture, bytes):
+            if output is None:
+                return job.encode(picture)
+            job.write(picture, Path(output))
+            return cast("T", output)
         if output is not None:
-            raise UsageError("output is only for a path; save the returned picture yourself")
+            raise UsageError("output is only for a path or bytes; save the returned picture yourself")
         if isinstance(picture, Image.Image):
-            return to_pil(enlarge(from_pil(picture)))
+            return to_pil(job.enlarge(from_pil(picture)))
         if isinstance(picture, np.ndarray):
-            return to_array(enlarge(from_array(picture)), picture)
-        if isinstance(picture, Tensor):
-            arrays = [to_array(enlarge(from_array(array)), array) for array in to_arrays(picture)]
-            return like_tensor(np.stack(arrays), picture)
-        raise UsageError(f"cannot enlarge a {type(picture).__name__}; give a path, PIL image, array or tensor")
+            return to_array(job.enlarge(from_array(picture)), picture)
+        if _is_tensor(picture):
+            from tddsr.pictures.tensors import like_tensor, to_arrays
 
-    def _check(self, scale: float, seed: int, steps: int | None, sampler: str) -> int:
-        if not 1 <= scale <= 8:
-            raise UsageError(f"scale is {scale}; it must be 1 to 8")
+            arrays = [to_array(job.enlarge(from_array(array)), array) for array in to_arrays(picture)]
+            return like_tensor(np.stack(arrays), picture)
+        raise UsageError(f"cannot enlarge a {type(picture).__name__}; give a path, bytes, PIL image, array or tensor")
+
+    def _sampling(self, seed: int, steps: int | None, sampler: Sampler) -> Sampling:
         if seed < 0:
             raise UsageError(f"seed is {seed}; it must be 0 or more")
         if sampler not in get_args(Sampler):
             raise UsageError(f"sampler is '{sampler}'; it must be one of {', '.join(get_args(Sampler))}")
-        steps = self.model.default_steps if steps is None else steps
-        self.model.check_steps(steps)
-        return steps
+        steps = self.engine.default_steps if steps is None else steps
+        self.engine.check_steps(steps)
+        return Sampling(seed, steps, sampler)
 
-    @staticmethod
-    def _target_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-        """Halves are rounded up."""
-        width, height = (math.floor(side * scale + 0.5 + 1e-9) for side in size)
-        return width, height
 
-    # -- tiles ------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Job:
+    """What is asked for, for any picture: floating point from the network to the one rounding at the end."""
 
-    def _fit_tile(self, height: int, width: int, halo: int | None) -> tuple[int | None, int | None]:
-        """The side of a tile that fits into memory, None for the whole picture; and its margin, None to blend tiles."""
-        needed = self.model.bytes_per_lr_pixel
-        if halo is not None and needed is not None:
-            device = self.weight.device
-            budget = _BUDGET if device.type != "cuda" else int(torch.cuda.mem_get_info(device)[0] * 0.8)
-            pixels = budget // needed
-            if height * width <= pixels:
-                return None, halo
-            side = math.isqrt(pixels) - 2 * halo
-            if side >= halo or halo <= _BLENDED_TILE // 2:
-                return max(side, _SMALLEST_TILE), halo
-            # A network that sees as far as Real-ESRGAN would compute each pixel hundreds of times.
-        return (_BLENDED_TILE if max(height, width) > _BLENDED_TILE else None), None
+    enlarger: Enlarger
+    size: Size
+    sampling: Sampling
+    strip_metadata: bool
+    progress: Progress | None
 
-    def _enlarge(
-        self, rgb: Pixels, scale: float, seed: int, steps: int, sampler: Sampler, progress: Progress | None
-    ) -> Pixels:
-        """(H,W,3) -> (scale H, scale W, 3) of the same type. Source and canvas stay in main memory."""
-        height, width = rgb.shape[:2]
-        halo, tile = self.model.halo(steps), self.tile
-        if tile == "auto":
-            tile, halo = self._fit_tile(height, width, halo)
+    def write(self, source: Path | bytes, target: Path) -> None:
+        """From a file, or its content, to a file, in bands of rows."""
+        check_writable(target)
+        picture = read_picture(source)
+        layout = self._layout(picture, target.suffix)
+        check_writable(target, (layout.width, layout.height), picture.alpha is not None)
+        write_bands(target, self._bands(picture, layout), layout, self._metadata(picture, layout.width))
 
-        def run(box: Box) -> Tensor:
-            lr = _read(rgb, box)
-            hr = self._run_tile(lr, box, seed, steps, sampler)
-            if hr.dtype == torch.float32 or hr.isfinite().all():
-                return hr
-            warnings.warn(f"{hr.dtype} gave infinities; going on in float32", RuntimeWarning, stacklevel=2)
-            self.model.place(self.weight.device)
-            self.weight = next(self.model.parameters())
-            return self._run_tile(lr, box, seed, steps, sampler)
+    def encode(self, data: bytes) -> bytes:
+        """From the content of a file to that of a file of its kind, or of a PNG file."""
+        picture, kind = read_picture(data), kind_of(data)
+        kind = kind if kind in WRITABLE else ".png"
+        layout = self._layout(picture, kind)
+        return encode_bands(kind, self._bands(picture, layout), layout, self._metadata(picture, layout.width))
 
-        while True:
-            try:
-                if halo is None:
-                    canvas = self._blend_tiles(rgb, tile, run, progress)
-                else:
-                    canvas = self._join_tiles(rgb, tile, halo, run, progress)
-                break
-            except RuntimeError as error:
-                smaller = (max(height, width) if tile is None else tile) // 2
-                if not _out_of_memory(error) or smaller < max(_SMALLEST_TILE, self.model.multiple):
-                    raise
-                tile = smaller
-            if self.weight.device.type == "cuda":
-                torch.cuda.empty_cache()
-        target = self._target_size((width, height), scale)
-        return canvas if target == (canvas.shape[1], canvas.shape[0]) else resize(canvas, target)
+    def enlarge(self, picture: Picture) -> Picture:
+        """In memory."""
+        layout = self._layout(picture)
+        pixels = np.empty((layout.height, layout.width, layout.channels), layout.dtype)
+        row = 0
+        for band in self._bands(picture, layout):
+            pixels[row : row + len(band)] = band
+            row += len(band)
+        alpha = None if picture.alpha is None else np.ascontiguousarray(pixels[..., -1])
+        rgb = pixels if picture.alpha is None else np.ascontiguousarray(pixels[..., :-1])
+        rgb = np.repeat(rgb, 3, axis=2) if picture.grey else rgb
+        return Picture(rgb, alpha, picture.grey, self._metadata(picture, layout.width))
 
-    def _join_tiles(
-        self, rgb: Pixels, tile: int | None, halo: int, run: Callable[[Box], Tensor], progress: Progress | None
-    ) -> Pixels:
-        """Tiles with margins of ``halo``: exactly the pixels of the whole picture."""
-        model, factor = self.model, self.model.scale
-        height, width = rgb.shape[:2]
-        canvas = np.empty((factor * height, factor * width, 3), rgb.dtype)
-        padded = round_up(height, model.multiple), round_up(width, model.multiple)
-        tiles = plan(*padded, tile, halo, model.multiple)
-        for done, (core, source) in enumerate(tiles):
-            hr = run(source)
-            top, left = core.top - source.top, core.left - source.left
-            # The last tiles reach into the padding; the canvas does not.
-            bottom, right = min(core.bottom, height), min(core.right, width)
-            part = hr[
-                ...,
-                factor * top : factor * (top + bottom - core.top),
-                factor * left : factor * (left + right - core.left),
-            ]
-            place = canvas[factor * core.top : factor * bottom, factor * core.left : factor * right]
-            place[...] = to_pixels(part, rgb.dtype)
+    def _layout(self, picture: Picture, suffix: str | None = None) -> Layout:
+        width, height = self.size.of(*picture.size)
+        channels = (1 if picture.grey else 3) + (picture.alpha is not None)
+        dtype = picture.rgb.dtype
+        return Layout(width, height, channels, dtype if suffix is None else stored_dtype(suffix, dtype))
+
+    def _metadata(self, picture: Picture, width: int) -> Metadata:
+        told = picture.metadata.enlarged(width / picture.size[0])
+        return Metadata(icc=told.icc, lossless=told.lossless) if self.strip_metadata else told
+
+    def _bands(self, picture: Picture, layout: Layout) -> Iterator[Pixels]:
+        """(rows, width, channels) of the large picture, as ``layout`` says."""
+        alpha = picture.alpha
+        source = picture.rgb if alpha is None else spread_colours(picture.rgb, alpha)
+        one_channel = picture.grey or same_channels(source)
+        masked = alpha is not None and bool((alpha != alpha[0, 0]).any())
+        tell = _shared(self.progress, 2 if masked else 1)
+        span, white = used_range(source), largest(source.dtype)
+        bands = self.enlarger.bands(
+            source[..., :1] if one_channel else source,
+            self.sampling,
+            span,
+            grey=one_channel,
+            progress=tell(0),
+        )
+        (width, height), size = picture.size, (layout.width, layout.height)
+        large = self.enlarger.engine.scale * width, self.enlarger.engine.scale * height
+        if masked and alpha is not None:
+            masks = self._masks(alpha, large, tell(1))
+            pairs = zip(resized(bands, large, large), masks, strict=True)
+            bands = (np.concatenate(pair, axis=2) for pair in pairs)
+        for band in resized(bands, large, size, masked=masked):
+            colours = band[..., :-1] if masked else band
+            # In float64: a float32 has no digits to spare for 16 bit within a narrow span.
+            values = (span[0] + colours.astype(np.float64) * (span[1] - span[0])) / white
+            parts: list[Pixels] = [values.repeat(1 if picture.grey or not one_channel else 3, axis=2)]
+            if masked:
+                parts.append(band[..., -1:])
+            elif alpha is not None:
+                parts.append(np.full((*band.shape[:2], 1), alpha[0, 0] / largest(alpha.dtype)))
+            yield to_type(np.concatenate(parts, axis=2) * largest(layout.dtype), layout.dtype)
+
+    def _masks(self, alpha: Pixels, large: tuple[int, int], progress: Progress | None) -> Iterator[Floats]:
+        """Transparency: hard edges by the network, soft ones, which it would sharpen, by bicubic interpolation.
+
+        What that makes fully clear or opaque stays so: it has one lobe, overshoots at an edge and never comes back.
+        """
+        white = largest(alpha.dtype)
+        by_network = self.enlarger.bands(
+            alpha[..., None], self.sampling, (0, white), grey=True, contrast=SOFT_EDGE, progress=progress
+        )
+        small = (alpha.shape[1], alpha.shape[0])
+        planes = ((alpha / white).astype(np.float32), hard_edges(alpha))
+        plain, hard = (resized([plane[..., None]], small, large, kernel=Kernel.BICUBIC) for plane in planes)
+        for network, soft, share in zip(resized(by_network, large, large), plain, hard, strict=True):
+            yield np.where((soft == 0) | (soft == 1), soft, soft + share * (network - soft))
+
+
+def _shared(progress: Progress | None, parts: int) -> Callable[[int], Progress | None]:
+    """For work in parts that count alike: what each of them calls, so that all of it is told."""
+    done = [0] * parts
+
+    def of(part: int) -> Progress | None:
+        def tell(count: int, total: int) -> None:
+            done[part] = count
             if progress is not None:
-                progress(done + 1, len(tiles))
-        return canvas
+                progress(sum(done), parts * total)
 
-    def _blend_tiles(
-        self, rgb: Pixels, tile: int | None, run: Callable[[Box], Tensor], progress: Progress | None
-    ) -> Pixels:
-        """For networks that see all of a tile: overlapping tiles fade into each other."""
-        factor, multiple = self.model.scale, self.model.multiple
-        height, width = rgb.shape[:2]
-        side = max(height, width) if tile is None else tile
-        tiles = feathered(height, width, side, round_up(side, multiple) // 4, multiple, factor)
-        total = torch.zeros(3, factor * height, factor * width)
-        for done, (box, rows, columns) in enumerate(tiles):
-            weights = torch.from_numpy(rows)[:, None] * torch.from_numpy(columns)
-            part = run(box)[0].float().cpu() * weights
-            place = total[:, factor * box.top : factor * box.bottom, factor * box.left : factor * box.right]
-            place += part[:, : place.shape[1], : place.shape[2]]  # the rest is padding
-            if progress is not None:
-                progress(done + 1, len(tiles))
-        return to_pixels(total[None], rgb.dtype)
+        return None if progress is None else tell
 
-    @torch.inference_mode()
-    def _run_tile(self, pixels: Tensor, box: Box, seed: int, steps: int, sampler: Sampler) -> Tensor:
-        """(1,3,h,w) in [0,1] -> (1,3,4h,4w) about [0,1], on the device."""
-
-        def noise(*keys: int) -> Tensor:
-            field = rng.noise_at((seed, *keys), self.model.channels, box.top, box.left, box.height, box.width)
-            return torch.from_numpy(field)[None].to(self.weight)
-
-        lr = (pixels.to(self.weight) * 2 - 1).contiguous(memory_format=torch.channels_last)
-        step_noise = (lambda t: noise(_STEP_NOISE, t)) if sampler == "stochastic" else None
-        hr = self.model.sample(lr, noise(_START_NOISE), steps, step_noise)
-        return hr / 2 + 0.5
-
-
-def _read(rgb: Pixels, box: Box) -> Tensor:
-    """Take a box, which may reach beyond the picture (which is mirrored there), as (1,3,h,w) in [0,1]."""
-    height, width = rgb.shape[:2]
-    part = rgb[box.top : box.bottom, box.left : box.right]
-    below, right = max(box.bottom - height, 0), max(box.right - width, 0)
-    return to_tensor(np.pad(part, ((0, below), (0, right), (0, 0)), mode="symmetric"))
+    return of

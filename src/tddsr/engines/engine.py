@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from tddsr.pictures.rows import Floats
 
 EngineName = Literal["onnx", "torch"]
 Sampler = Literal["deterministic", "stochastic"]
 Precision = Literal["float32", "bfloat16", "float16"]
-
-Floats = NDArray[np.float32]
 
 Noise = Callable[[int], Floats]
 """Unit noise (1,channels,h,w) for a tile: of 0, that which makes x_T; of t, that of the step from t to t - 1."""

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import onnxruntime
 
-from tddsr.engines.engine import EngineName, Floats, Noise, Precision, Sampler, out_of_memory
+from tddsr.engines.engine import EngineName, Noise, Precision, Sampler, out_of_memory
 from tddsr.errors import ModelError, UsageError
+from tddsr.pictures.rows import Floats
 
 KEY = "tddsr"
 """Of what a graph says of itself, among its metadata."""

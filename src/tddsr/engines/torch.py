@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from tddsr.device import pick_device
-from tddsr.engines.engine import EngineName, Floats, Noise, Precision, Sampler, out_of_memory
+from tddsr.engines.engine import EngineName, Noise, Precision, Sampler, out_of_memory
 from tddsr.model import Model
+from tddsr.pictures.rows import Floats
 from tddsr.weights.names import load_model
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from tddsr.device import pick_device
+from tddsr.enlarge import Tile
 from tddsr.errors import ImageError, MethodUnavailableError, ModelError, UsageError
 from tddsr.evaluation.pictures import Pair, by_name, centre_by_blocks
 from tddsr.files import file_hash, files_hash
@@ -22,7 +23,7 @@ from tddsr.networks.layers import bicubic_x4
 from tddsr.pictures.files import read_picture
 from tddsr.pictures.picture import Pixels
 from tddsr.pictures.tensors import to_pixels, to_tensor
-from tddsr.upscaler import Tile, Upscaler
+from tddsr.upscaler import Upscaler
 from tddsr.weights.names import SHIPPED, find_model
 from tddsr.weights.recognise import read_weights
 from tddsr.weights.registry import MODELS
@@ -147,13 +148,13 @@ def _model(spec: str, name: str, device: torch.device | str, tile: Tile) -> tupl
     if not model or (digits and not digits.isdecimal()) or sampler not in ("", "deterministic", "stochastic"):
         raise UsageError(f"'{spec}' is not MODEL, MODEL@STEPS or MODEL@STEPS:stochastic")
     try:
-        upscaler = Upscaler.load(model, device=str(device), tile=tile)
+        upscaler = Upscaler.load(model, engine="torch", device=str(device), tile=tile)
     except ModelError as error:
         if model in MODELS:  # known, but its files cannot be had
             raise MethodUnavailableError(str(error)) from error
         raise UsageError(f"{error}; a method may also be {', '.join(PLAIN)} or NAME=FOLDER") from error
-    steps = int(digits) if digits else upscaler.model.default_steps
-    upscaler.model.check_steps(steps)
+    steps = int(digits) if digits else upscaler.engine.default_steps
+    upscaler.engine.check_steps(steps)
 
     def enlarge(pair: Pair, seed: int) -> Pixels:
         return upscaler(

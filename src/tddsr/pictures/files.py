@@ -1,23 +1,28 @@
-"""Picture files, read and written: RGB, grey (8 and 16 bit), transparency, metadata, orientation."""
+"""Picture files, read and written: colour, grey and transparency of 8 and 16 bit, metadata, orientation."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
+import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError, features
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.files import whole_or_nothing
-from tddsr.pictures.metadata import Metadata, read_metadata, save_options
-from tddsr.pictures.picture import Picture, to_8_bit
+from tddsr.pictures import deep
+from tddsr.pictures.encoding import encode
+from tddsr.pictures.metadata import Metadata, read_metadata
+from tddsr.pictures.picture import Layout, Picture, Pixels, convert, to_8_bit
+from tddsr.pictures.profiles import in_srgb
+from tddsr.pictures.vips import pyvips
 
 READABLE = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".tga"}
 READABLE |= {".avif"} if "avif" in features.get_supported() else set()
@@ -26,38 +31,24 @@ READABLE |= {".avif"} if "avif" in features.get_supported() else set()
 # Metadata of a picture may well be larger than Pillow expects.
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 2**25)
 
-_WRITERS: dict[str, tuple[str, int, dict[str, Any]]] = {
-    ".png": ("PNG", 2**31 - 1, {}),
-    ".jpg": ("JPEG", 65500, {"quality": 95, "subsampling": 0}),
-    ".jpeg": ("JPEG", 65500, {"quality": 95, "subsampling": 0}),
-    ".jfif": ("JPEG", 65500, {"quality": 95, "subsampling": 0}),
-    ".webp": ("WEBP", 16383, {"quality": 95}),
-    ".tif": ("TIFF", 2**31 - 1, {"compression": "tiff_lzw"}),
-    ".tiff": ("TIFF", 2**31 - 1, {"compression": "tiff_lzw"}),
+_WRITERS = {
+    ".png": ("PNG", 2**31 - 1),
+    ".jpg": ("JPEG", 65500),
+    ".jpeg": ("JPEG", 65500),
+    ".jfif": ("JPEG", 65500),
+    ".webp": ("WEBP", 16383),
+    ".tif": ("TIFF", 2**31 - 1),
+    ".tiff": ("TIFF", 2**31 - 1),
 }
-"""Suffix -> format, largest side, options."""
+"""Suffix -> format, largest side."""
 
 WRITABLE = set(_WRITERS)
 
 _PHOTOMETRIC, _PLANES, _BITS, _SUBFILE, _SUB_PICTURES = 262, 284, 258, 254, 330
 """TIFF tags."""
 
-
-def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """CMYK, LAB or grey as RGB, by its profile where there is one that can be used."""
-    with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
-        source = (
-            ImageCms.createProfile("LAB")
-            if image.mode == "LAB"
-            else ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
-        )
-        converted = ImageCms.profileToProfile(
-            image, source, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC, "RGB",
-            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )  # fmt: skip
-        if converted is not None:
-            return converted
-    return image.convert("RGB")
+_BAND = 256
+"""Rows that are put together at a time."""
 
 
 def _from_deep_grey(image: Image.Image, white_is_zero: bool, metadata: Metadata) -> Picture:
@@ -96,11 +87,9 @@ def from_pil(image: Image.Image) -> Picture:
     if image.mode == "La":  # grey that is multiplied with its transparency: PIL knows one way out of it
         image = image.convert("LA")
     grey = image.mode in ("1", "L", "LA")
-    fitting = {"GRAY", "RGB"} if grey else {"RGB"}
     if image.mode in ("CMYK", "LAB"):
-        image, fitting = _in_srgb(image, metadata.icc), set()
-    if image.mode in ("YCbCr", "HSV") or metadata.colour_space not in fitting:
-        metadata = replace(metadata, icc=None)  # it describes other colours than those from here on
+        image, metadata = Image.fromarray(in_srgb(image, metadata.icc)), replace(metadata, icc=None)
+    metadata = replace(metadata, icc=None) if image.mode in ("YCbCr", "HSV") else metadata.fitting(grey)
     if image.has_transparency_data:
         pixels = np.asarray(image.convert("RGBA"))
         return Picture(np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3]), grey, metadata)
@@ -122,32 +111,49 @@ def to_pil(picture: Picture) -> Image.Image:
     return image
 
 
+Source = Path | bytes
+"""A file, or all that is in one."""
+
+
+def _name(source: Source) -> str:
+    return "the picture" if isinstance(source, bytes) else str(source)
+
+
+def _content(source: Source) -> bytes:
+    return source if isinstance(source, bytes) else source.read_bytes()
+
+
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(source: Source) -> Iterator[Image.Image]:
     """Open a picture file; whatever goes wrong with it inside the block is an ImageError."""
+    name = _name(source)
     try:
         with warnings.catch_warnings():
             # Damaged metadata, large pictures: an error, or of no account.
             warnings.filterwarnings("ignore", module=r"PIL\b")
-            with Image.open(path) as image:
+            try:
+                image: Image.Image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            except UnidentifiedImageError:
+                image = deep.stand_in(_content(source))
+            with image:
                 _choose_page(image)
                 yield image
     except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
+        raise ImageError(f"{name}: no such file") from None
     except IsADirectoryError:
-        raise ImageError(f"{path}: is a folder, not a picture") from None
+        raise ImageError(f"{name}: is a folder, not a picture") from None
     except PermissionError:
-        raise ImageError(f"{path}: may not be read (permission denied)") from None
+        raise ImageError(f"{name}: may not be read (permission denied)") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: not a picture, or of a kind that cannot be read") from None
+        raise ImageError(f"{name}: not a picture, or of a kind that cannot be read") from None
     except Image.DecompressionBombError:
         most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise ImageError(f"{path}: its header says more than {most} million pixels, which is refused") from None
+        raise ImageError(f"{name}: its header says more than {most} million pixels, which is refused") from None
     except MemoryError:
-        raise ImageError(f"{path}: too large for this machine's memory") from None
-    except Exception as error:  # Pillow's decoders raise whatever they happened upon in a damaged file
+        raise ImageError(f"{name}: too large for this machine's memory") from None
+    except Exception as error:  # decoders raise whatever they happened upon in a damaged file
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{path}: damaged or unsupported ({reason})") from error
+        raise ImageError(f"{name}: damaged or unsupported ({reason})") from error
 
 
 def _choose_page(image: Image.Image) -> None:
@@ -178,7 +184,7 @@ def _pages(image: Image.Image) -> int:
         return 1
 
 
-def _load(path: Path, image: Image.Image) -> Image.Image:
+def _load(name: str, content: bytes, image: Image.Image) -> Image.Image:
     """Decode a picture, of JPEG also one that only lacks the mark of its end."""
     try:
         image.load()
@@ -188,22 +194,21 @@ def _load(path: Path, image: Image.Image) -> Image.Image:
             raise
         # Other bytes after the last one change nothing if all pixels are there.
         endings = (b"\xff\xd9", bytes.fromhex("5a") * 1000 + b"\xff\xd9")
-        ended = [Image.open(io.BytesIO(path.read_bytes() + ending)) for ending in endings]
+        ended = [Image.open(io.BytesIO(content + ending)) for ending in endings]
         if not np.array_equal(np.asarray(ended[0]), np.asarray(ended[1])):
             raise
-        warnings.warn(f"{path}: the mark of its end is missing, all pixels are there", ImageWarning, stacklevel=2)
+        warnings.warn(f"{name}: the mark of its end is missing, all pixels are there", ImageWarning, stacklevel=2)
         return ended[0]
 
 
-def _is_lossless_webp(path: Path) -> bool:
+def _is_lossless_webp(content: bytes) -> bool:
     """Whether the first picture of a WebP file is packed so that it lost nothing."""
-    with path.open("rb") as file:
-        file.seek(12)
-        while len(head := file.read(8)) == 8:
-            if head[:4] in (b"VP8 ", b"VP8L"):
-                return head[:4] == b"VP8L"
-            size = 16 if head[:4] == b"ANMF" else int.from_bytes(head[4:], "little")
-            file.seek(size + size % 2, os.SEEK_CUR)
+    at = 12
+    while len(head := content[at : at + 8]) == 8:
+        if head[:4] in (b"VP8 ", b"VP8L"):
+            return head[:4] == b"VP8L"
+        size = 16 if head[:4] == b"ANMF" else int.from_bytes(head[4:], "little")
+        at += 8 + size + size % 2
     return False
 
 
@@ -224,17 +229,30 @@ def header_size(path: Path) -> tuple[int, int]:
         return image.size
 
 
-def read_picture(path: Path) -> Picture:
-    """Read a picture file.
+def kind_of(source: bytes) -> str:
+    """The suffix that fits an encoded picture; ``.png`` if its kind cannot be written.
+
+    Raises:
+        ImageError: it is not a picture.
+    """
+    with _opened(source) as image:
+        name = "JPEG" if image.format == "MPO" else image.format
+    return next((suffix for suffix, writer in _WRITERS.items() if writer[0] == name), ".png")
+
+
+def read_picture(source: Source) -> Picture:
+    """Read a picture file; bytes are all that is in one.
 
     Raises:
         ImageError: the file is missing, not a picture, damaged, too large, or of an unsupported kind.
     """
-    with _opened(path) as image:
+    name = _name(source)
+    with _opened(source) as image:
         if (pages := _pages(image)) > 1:
-            warnings.warn(f"{path}: holds {pages} pictures, the first is taken", ImageWarning, stacklevel=2)
-        picture = from_pil(_load(path, image))
-        if image.format == "WEBP" and _is_lossless_webp(path):
+            warnings.warn(f"{name}: holds {pages} pictures, the first is taken", ImageWarning, stacklevel=2)
+        content = _content(source)
+        picture = deep.read(content, image) or from_pil(_load(name, content, image))
+        if image.format == "WEBP" and _is_lossless_webp(content):
             picture.metadata = replace(picture.metadata, lossless=True)
         return picture
 
@@ -243,7 +261,7 @@ def check_writable(path: Path, size: tuple[int, int] | None = None, alpha: bool 
     """Raise ImageError if a picture of ``size`` (width, height) cannot be written to ``path``, before it is made."""
     if path.suffix.lower() not in _WRITERS:
         raise ImageError(f"{path}: cannot write '{path.suffix}' files; use one of {', '.join(sorted(WRITABLE))}")
-    name, largest, _ = _WRITERS[path.suffix.lower()]
+    name, largest = _WRITERS[path.suffix.lower()]
     if size is not None and max(size) > largest:
         raise ImageError(f"{path}: {name} holds at most {largest} pixels a side, not {size[0]}x{size[1]}; write .png")
     if alpha and name == "JPEG":
@@ -253,45 +271,87 @@ def check_writable(path: Path, size: tuple[int, int] | None = None, alpha: bool 
         raise ImageError(f"{path}: cannot be written (no permission to write to {existing}, or not a folder)")
 
 
+def stored_dtype(suffix: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in which a file with this suffix holds pixels of ``dtype``: uint8, or uint16 where it can."""
+    deep_kinds = ("PNG", "TIFF")
+    deep_pixels = dtype != np.uint8 and _WRITERS[suffix.lower()][0] in deep_kinds
+    return np.dtype(np.uint16 if deep_pixels else np.uint8)
+
+
+class _BandsError(Exception):
+    """What makes the bands has raised its cause: no fault of the file."""
+
+
+def _marked(bands: Iterable[Pixels], layout: Layout) -> Iterator[Pixels]:
+    try:
+        rows = 0
+        for band in bands:
+            if band.shape[1:] != (layout.width, layout.channels) or band.dtype != layout.dtype:
+                raise ValueError(f"a band is {band.shape} {band.dtype}, which does not fit {layout}")
+            rows += len(band)
+            yield band
+        if rows != layout.height:
+            raise ValueError(f"the bands have {rows} rows, which does not fit {layout}")
+    except Exception as error:
+        raise _BandsError from error
+
+
+def write_bands(path: Path, bands: Iterable[Pixels], layout: Layout, metadata: Metadata) -> None:
+    """Write a picture file, whole or not at all, while its rows are made: few are in memory, except for WebP.
+
+    Args:
+        path: its suffix says which kind of file.
+        bands: (rows, width, channels) of ``layout.dtype``, from top to bottom; any number of rows each.
+        layout: of all of them together; ``stored_dtype`` tells the types that the file can hold.
+        metadata: of the picture.
+
+    Raises:
+        ImageError: the kind of file is unknown or cannot hold the picture, or the folder cannot be written to.
+        Exception: whatever ``bands`` raises.
+    """
+    check_writable(path, (layout.width, layout.height), layout.channels in (2, 4))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_or_nothing(path) as temporary, temporary.open("w+b") as file:
+            encode(file, _WRITERS[path.suffix.lower()][0], _marked(bands, layout), layout, metadata)
+    except _BandsError as error:
+        raise cast("Exception", error.__cause__) from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
+    except (pyvips.Error, ValueError) as error:
+        raise ImageError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
+
+
+def encode_bands(kind: str, bands: Iterable[Pixels], layout: Layout, metadata: Metadata) -> bytes:
+    """What ``write_bands`` would write into a file with the suffix ``kind``."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"picture{kind}")
+        write_bands(path, bands, layout, metadata)
+        return path.read_bytes()
+
+
 def write_picture(path: Path, picture: Picture) -> None:
     """Write a picture file, whole or not at all, of the kind that its suffix says.
 
     Raises:
         ImageError: the kind of file is unknown or cannot hold the picture, or the folder cannot be written to.
     """
-    check_writable(path, picture.size, picture.alpha is not None)
-    name, _, options = _WRITERS[path.suffix.lower()]
-    metadata = picture.metadata
-    if name in ("JPEG", "WEBP") and picture.rgb.dtype == np.uint16:
-        picture = replace(picture, rgb=picture.rgb_8_bit)  # all that these kinds of file can hold
-    try:
-        if name == "WEBP" and metadata.colour_space == "GRAY":  # such a file has three channels
-            colour = np.asarray(_in_srgb(Image.fromarray(picture.luma), metadata.icc))
-            picture, metadata = replace(picture, rgb=colour, grey=False), replace(metadata, icc=None)
-        image = to_pil(replace(picture, metadata=Metadata()))
-        if name == "WEBP" and metadata.lossless:
-            options = {"lossless": True, "exact": True}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_or_nothing(path) as temporary:
-            _save(image, temporary, name, options, metadata)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
-    except ValueError as error:
-        raise ImageError(f"{path}: cannot be written ({error})") from error
+    check_writable(path)
+    layout = layout_of(picture, path.suffix)
+    write_bands(path, _bands(picture, layout.dtype), layout, picture.metadata)
 
 
-def _save(image: Image.Image, path: Path, name: str, options: dict[str, Any], metadata: Metadata) -> None:
-    """Save with all the metadata; with less where the file, or PIL, cannot hold all: they must not cost the picture."""
-    try:
-        told, gone = save_options(metadata, name)
-        image.save(path, name, **options | told)
-        if gone:
-            left_out = ", ".join(gone)
-            warnings.warn(f"{left_out} left out: too long for {name}, which holds 64 KiB", ImageWarning, stacklevel=2)
-    except Exception as error:
-        if (isinstance(error, OSError) and error.errno is not None) or metadata == (
-            least := Metadata(icc=metadata.icc)
-        ):
-            raise
-        _save(image, path, name, options, least)
-        warnings.warn(f"metadata left out: {name} cannot hold them ({error})", ImageWarning, stacklevel=2)
+def layout_of(picture: Picture, suffix: str) -> Layout:
+    """How a file with this suffix holds a picture."""
+    channels = (1 if picture.grey else 3) + (picture.alpha is not None)
+    return Layout(*picture.size, channels, stored_dtype(suffix, picture.rgb.dtype))
+
+
+def _bands(picture: Picture, dtype: np.dtype[Any]) -> Iterator[Pixels]:
+    for top in range(0, picture.size[1], _BAND):
+        rows = slice(top, top + _BAND)
+        part = replace(picture, rgb=picture.rgb[rows])
+        planes = [part.luma[..., None] if part.grey else part.rgb]
+        if picture.alpha is not None:
+            planes.append(picture.alpha[rows, :, None])
+        yield np.concatenate([convert(plane, dtype) for plane in planes], axis=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import struct
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
+from tddsr.errors import ImageWarning
 from tddsr.pictures.profiles import SRGB, gamma_profile
 
 _TRUE_TAGS = {
@@ -22,9 +24,10 @@ _TRUE_TAGS = {
 _SIZE_TAGS = {37122, 40962, 40963, 40965}
 """Of the EXIF directory: bits a pixel, width, height, and a pointer to another directory."""
 
-_DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-_X, _Y, _UNIT = ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit
-_XMP, _IPTC, _PHOTOSHOP_IPTC = 700, 33723, 0x0404
+DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+RESOLUTION = (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit)
+_X, _Y, _UNIT = RESOLUTION
+_XMP, _IPTC, _PROFILE, _PHOTOSHOP_IPTC = 700, 33723, 34675, 0x0404
 
 _STACK_DESCRIPTION = re.compile(r'ImageJ=|\{"shape"|<\?xml.*<OME', re.DOTALL)
 """Descriptions by programs of how many planes their file holds."""
@@ -75,6 +78,11 @@ class Metadata:
         """That of the ICC profile: GRAY, RGB, CMYK .., or nothing."""
         return self.icc[16:20].decode("latin-1").strip() if self.icc else ""
 
+    def fitting(self, grey: bool) -> Metadata:
+        """Without a profile of other colours than those of a picture that is grey, or RGB."""
+        fits = self.colour_space in ({"GRAY", "RGB"} if grey else {"RGB"})
+        return self if fits else replace(self, icc=None)
+
     @property
     def info(self) -> dict[str | tuple[int, int], Any]:
         """As a PIL image carries it."""
@@ -93,7 +101,7 @@ def _exif(source: Image.Exif) -> bytes | None:
         value = source[tag]
         if not (isinstance(value, str) and _STACK_DESCRIPTION.match(value)):
             kept[tag] = _as_read(value)
-    for directory in _DIRECTORIES:
+    for directory in DIRECTORIES:
         details = {tag: _as_read(value) for tag, value in source.get_ifd(directory).items() if tag not in _SIZE_TAGS}
         if details:
             kept[directory] = details
@@ -109,7 +117,7 @@ def _loaded(data: bytes | None) -> Image.Exif:
     exif = Image.Exif()
     if data:
         exif.load(data)
-        for ifd in (exif, *(exif.get_ifd(tag) for tag in _DIRECTORIES)):
+        for ifd in (exif, *(exif.get_ifd(tag) for tag in DIRECTORIES)):
             for tag, value in list(ifd.items()):
                 ifd[tag] = _as_read(value)
     return exif
@@ -174,8 +182,8 @@ def _shorten(exif: Image.Exif, most: int) -> list[str]:
         return len(value) if isinstance(value, str | bytes) else len(repr(value))
 
     while len(exif.tobytes()) > most:
-        directories = [exif.get_ifd(tag) for tag in _DIRECTORIES]
-        places = [(exif, tag) for tag in exif if tag not in _DIRECTORIES]
+        directories = [exif.get_ifd(tag) for tag in DIRECTORIES]
+        places = [(exif, tag) for tag in exif if tag not in DIRECTORIES]
         holder, tag = max([*places, *((ifd, tag) for ifd in directories for tag in ifd)], key=length)
         del holder[tag]
         gone.append(ExifTags.TAGS.get(tag, str(tag)))
@@ -190,37 +198,49 @@ def _photoshop_segment(iptc: bytes) -> bytes:
     return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
 
 
-def save_options(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[str]]:
-    """Options for PIL's ``save`` as JPEG, PNG, TIFF or WEBP; and the names of what is too long for such a file."""
-    xmp, iptc, comment = metadata.xmp, metadata.iptc, metadata.text.get("Comment", "").encode() or None
+def save_options(metadata: Metadata, kind: str) -> dict[str, Any]:
+    """Options for PIL's ``save`` as JPEG, PNG or WEBP; what such a file cannot hold is left out, with a warning."""
     exif = _loaded(metadata.exif)
+    if metadata.dpi and (len(exif) or kind == "WEBP"):
+        _set_resolution(exif, metadata.dpi)
     gone = []
-    if metadata.dpi and (len(exif) or kind == "WEBP") and kind != "TIFF":
-        exif[_X], exif[_Y], exif[_UNIT] = *metadata.dpi, 2
     if kind == "JPEG":
         gone = _shorten(exif, _MOST_IN_JPEG)
-        gone += [name for name, data in (("XMP", xmp), ("IPTC", iptc), ("comment", comment)) if _too_long(data)]
-        xmp, iptc, comment = (None if _too_long(data) else data for data in (xmp, iptc, comment))
+    told = {"XMP": metadata.xmp, "IPTC": metadata.iptc, "comment": metadata.text.get("Comment", "").encode() or None}
+    if kind == "JPEG":
+        too_long = [name for name, data in told.items() if data and len(data) > _MOST_IN_JPEG]
+        gone += too_long
+        told |= dict.fromkeys(too_long)
     options: dict[str, Any] = {"icc_profile": metadata.icc, "dpi": metadata.dpi}
-    if kind == "TIFF":
-        if any(tag in exif for tag in _DIRECTORIES) or iptc:
-            options["compression"] = "raw"  # libtiff, which packs, cannot write these
-        exif.update({tag: data for tag, data in ((_XMP, xmp), (_IPTC, iptc)) if data})
-        options["tiffinfo"] = exif
-    elif kind == "PNG":
+    if kind == "PNG":
         options["pnginfo"] = texts = PngInfo()
         for key, value in metadata.text.items():
             texts.add_text(key, value, zip=len(value) > 1000)
-        if xmp:
-            texts.add_itxt("XML:com.adobe.xmp", xmp.decode(errors="replace"))
+        if metadata.xmp:
+            texts.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode(errors="replace"))
     else:
-        options["xmp"] = xmp
+        options["xmp"] = told["XMP"]
     if kind == "JPEG":
-        options |= {"comment": comment, "extra": _photoshop_segment(iptc) if iptc else None}
-    if kind != "TIFF" and len(exif):
+        iptc = told["IPTC"]
+        options |= {"comment": told["comment"], "extra": _photoshop_segment(iptc) if iptc else None}
+    if len(exif):
         options["exif"] = exif.tobytes()
-    return {key: value for key, value in options.items() if value is not None}, gone
+    if gone:
+        left_out = ", ".join(gone)
+        warnings.warn(f"{left_out} left out: too long for {kind}, which holds 64 KiB", ImageWarning, stacklevel=2)
+    return {key: value for key, value in options.items() if value is not None}
 
 
-def _too_long(data: bytes | None) -> bool:
-    return data is not None and len(data) > _MOST_IN_JPEG
+def tiff_tags(metadata: Metadata) -> Image.Exif:
+    """The tags that hold all of the metadata but texts."""
+    tags = _loaded(metadata.exif)
+    tags.update(
+        {tag: data for tag, data in ((_XMP, metadata.xmp), (_IPTC, metadata.iptc), (_PROFILE, metadata.icc)) if data}
+    )
+    if metadata.dpi:
+        _set_resolution(tags, metadata.dpi)
+    return tags
+
+
+def _set_resolution(tags: Image.Exif, dpi: tuple[float, float]) -> None:
+    tags[_X], tags[_Y], tags[_UNIT] = *dpi, 2

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.ImageFilter import MaxFilter, MinFilter
 
 from tddsr.pictures.metadata import Metadata
 
@@ -47,6 +48,16 @@ class Picture:
         return to_type(self.rgb @ np.array(LUMA), self.rgb.dtype)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Of the pixels in a file: ``channels`` is 1 (grey), 2 (grey, transparency), 3 or 4; ``dtype`` uint8 or uint16."""
+
+    width: int
+    height: int
+    channels: int
+    dtype: np.dtype[Any]
+
+
 def largest(dtype: np.dtype[Any]) -> float:
     """The value of white."""
     return float(np.iinfo(dtype).max) if np.issubdtype(dtype, np.integer) else 1.0
@@ -58,25 +69,35 @@ def to_type(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
     return (values.round() if np.issubdtype(dtype, np.integer) else values).astype(dtype)
 
 
+def convert(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
+    """Any type as another one, white as white."""
+    return values if values.dtype == dtype else to_type(values * (largest(dtype) / largest(values.dtype)), dtype)
+
+
 def to_8_bit(values: Pixels) -> Pixels:
     """Any type as uint8, rounded."""
-    if values.dtype == np.uint8:
-        return values
-    return to_type(values * (255 / largest(values.dtype)), np.dtype(np.uint8))
+    return convert(values, np.dtype(np.uint8))
 
 
-def resize(pixels: Pixels, size: tuple[int, int], kernel: Image.Resampling = Image.Resampling.LANCZOS) -> Pixels:
-    """Each channel on its own where PIL has no such colour picture. ``size`` is (width, height)."""
-    if pixels.dtype == np.uint8:
-        return np.asarray(Image.fromarray(pixels).resize(size, kernel))
-    planes = np.moveaxis(np.atleast_3d(pixels), 2, 0).astype(np.float32)
-    resized = [np.asarray(Image.fromarray(plane).resize(size, kernel)) for plane in planes]
-    return to_type(np.stack(resized, axis=-1).reshape(size[1], size[0], *pixels.shape[2:]), pixels.dtype)
+def used_range(pixels: Pixels) -> tuple[float, float]:
+    """The values that are as black and white to a picture: its least and largest where it uses less than half a range.
+
+    Only of more than 8 bits; others have no finer steps to show.
+    """
+    white = largest(pixels.dtype)
+    low, high = float(pixels.min()), float(pixels.max())
+    return (low, high) if pixels.dtype != np.uint8 and 0 < high - low < white / 2 else (0.0, white)
 
 
-def resize_mask(alpha: Pixels, size: tuple[int, int]) -> Pixels:
-    """(H,W) of another ``size`` (width, height): what is fully clear or opaque stays so right up to its edge."""
-    return resize(alpha, size, Image.Resampling.BICUBIC)  # one lobe: it overshoots at an edge, and never comes back
+SOFT_EDGE, _HARD_EDGE = 0.6, 0.9
+"""Of a mask in [0,1]: how much the pixels of 3x3 differ where an edge is soft at most, and hard at least."""
+
+
+def hard_edges(alpha: Pixels) -> Pixels:
+    """(H,W) of any type -> (H,W) float32: 1 at the hard edges of a mask, 0 at soft ones and where there is none."""
+    image = Image.fromarray(to_8_bit(alpha))
+    highest, lowest = (np.asarray(image.filter(kind(3)), np.float32) for kind in (MaxFilter, MinFilter))
+    return ((highest - lowest) / 255 - SOFT_EDGE).clip(0, _HARD_EDGE - SOFT_EDGE) / np.float32(_HARD_EDGE - SOFT_EDGE)
 
 
 def spread_colours(rgb: Pixels, alpha: Pixels) -> Pixels:

@@ -1,11 +1,15 @@
-"""ICC profiles of pictures that tell their colours by a gamma and primaries, as PNG files may."""
+"""ICC profiles: used where pixels must become RGB, and made of a gamma and primaries, as PNG files may tell."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import struct
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageCms
 
 Matrix = NDArray[np.float64]
 
@@ -15,6 +19,23 @@ SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 _D50 = np.array([0.9642, 1, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 """From XYZ to the responses in which white is adapted to white."""
+
+
+def in_srgb(image: Image.Image, profile: bytes | None) -> NDArray[Any]:
+    """(H,W,3) uint8 of CMYK, LAB or grey, by its profile where there is one that can be used."""
+    with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
+        source = (
+            ImageCms.createProfile("LAB")
+            if image.mode == "LAB"
+            else ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
+        )
+        converted = ImageCms.profileToProfile(
+            image, source, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC, "RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )  # fmt: skip
+        if converted is not None:
+            return np.asarray(converted)
+    return np.asarray(image.convert("RGB"))
 
 
 def gamma_profile(gamma: float, chromaticity: tuple[float, ...] = SRGB, grey: bool = False) -> bytes:

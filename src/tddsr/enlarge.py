@@ -1,0 +1,279 @@
+"""A picture through an engine, tile by tile: the large picture in bands, a row of tiles each."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tddsr import rng
+from tddsr.engines.engine import Engine, Sampler
+from tddsr.errors import ImageWarning, ModelError, UsageError
+from tddsr.pictures.picture import LUMA, Pixels
+from tddsr.pictures.rows import Floats
+from tddsr.tiling import Box, feathered, fit, plan, round_up
+from tddsr.tiling import Tile as CutTile
+
+Tile = Literal["auto"] | int | None
+Progress = Callable[[int, int], None]
+"""Called with (tiles done, tiles in all)."""
+
+_START_NOISE, _STEP_NOISE = 0, 1
+"""Streams of chance: the noise of x_T, and that of the stochastic sampler's steps."""
+
+_BUDGET = 480 * 2**20
+"""What a tile may take on a CPU, together with the finished row of tiles that waits to be written. More is faster, as
+less is computed twice, but with it 100 megapixels take less than 600 MiB in all."""
+
+_BLENDED_TILE = 256
+"""Where tiles are not exact. Larger ones are nearer to the whole, but attention over all pairs of pixels makes them
+slow; and results should not depend on the machine's memory."""
+
+_SMALLEST_TILE = 32
+
+_MARGIN = 8
+"""Pixels around the picture, which is mirrored there: networks see zeros beyond what they are given, as they would a
+black frame. The first 8 pixels take most of that away, more hardly any of the rest."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What decides the pixels, beside the picture and the model."""
+
+    seed: int
+    steps: int
+    sampler: Sampler
+
+
+Run = Callable[[Box], Floats]
+"""What an engine makes of a box of the picture, (4h,4w,channels)."""
+
+
+class _Count:
+    """Tells how many tiles are done, and how many there are."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self.done = self.total = 0
+
+    def expect(self, more: int) -> None:
+        self.total = self.done + more
+
+    def one(self) -> None:
+        self.done += 1
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+class Enlarger:
+    """One engine, and how large its tiles may be, which it learns where memory runs out."""
+
+    def __init__(self, engine: Engine, tile: Tile) -> None:
+        if tile not in ("auto", None) and not (isinstance(tile, int) and tile > 0):
+            raise UsageError(f"tile is {tile!r}; use a number of lr pixels, 'auto', or None for the whole picture")
+        self.engine = engine
+        self.tile = tile
+        self.most: int | None = None
+
+    def bands(
+        self,
+        pixels: Pixels,
+        sampling: Sampling,
+        span: tuple[float, float],
+        *,
+        grey: bool = False,
+        contrast: float = 0,
+        progress: Progress | None = None,
+    ) -> Iterator[Floats]:
+        """The picture four times as large, from the top; the source and one band stay in main memory.
+
+        Args:
+            pixels: (H,W,3) or (H,W,1) of any type.
+            sampling: what decides the pixels.
+            span: the values of ``pixels`` that the network is shown as black and white.
+            grey: give one channel.
+            contrast: tiles whose values differ by less are not run: 0 stands there.
+            progress: called with (tiles done, tiles in all).
+
+        Yields:
+            (rows, 4 W, 3 or 1) in [0,1].
+
+        Raises:
+            ModelError: the network gives values that are no numbers.
+        """
+        size = height, width = pixels.shape[:2]
+        channels, count, start = 1 if grey else 3, _Count(progress), 0
+
+        def run(box: Box) -> Floats:
+            lr = _read(pixels, box, span)
+            if np.ptp(lr) < contrast:
+                return np.zeros((self.engine.scale * box.height, self.engine.scale * box.width, channels), np.float32)
+            hr: Floats = np.moveaxis(self._run(lr, box, sampling)[0], 0, -1).clip(0, 1)
+            return np.dot(hr, np.array(LUMA, np.float32))[..., None] if grey else hr
+
+        while start < height:
+            tile, halo = self._cut(height, width, sampling.steps)
+            if halo is None:
+                bands = self._blend(size, channels, max(tile), start, run, count)
+            else:
+                bands = self._join(size, channels, tile, halo, start, run, count)
+            try:
+                for band in bands:
+                    start += len(band) // self.engine.scale
+                    yield band
+                    del band  # or it would be there while the next one is made
+            except MemoryError as error:
+                self._shrink(error, min(max(tile), max(size)), blended=halo is None)
+
+    # -- how a picture is cut ------------------------------------------------------------------------------------------
+
+    @property
+    def _margin(self) -> int:
+        """None where a network sees the whole picture, and takes nothing but large multiples."""
+        return 0 if self.engine.halo(1) is None else round_up(_MARGIN, self.engine.multiple)
+
+    def _cut(self, height: int, width: int, steps: int) -> tuple[tuple[int, int], int | None]:
+        """The (height, width) of a tile, which may be more than the picture's; and its halo, None to blend tiles."""
+        halo = self.engine.halo(steps)
+        tile = self.tile
+        if tile == "auto":
+            (tall, wide), halo = self._fit(height, width, halo)
+        else:
+            tall, wide = (height, width) if tile is None else (tile, tile)
+        return (tall, wide) if self.most is None else (min(tall, self.most), min(wide, self.most)), halo
+
+    def _fit(self, height: int, width: int, halo: int | None) -> tuple[tuple[int, int], int | None]:
+        """By memory where tiles are exact."""
+        engine, needed = self.engine, self.engine.bytes_per_lr_pixel
+        if halo is not None and needed is not None:
+            row = engine.scale**2 * width * 3 * np.dtype(np.float32).itemsize
+            memory = self.engine.free_memory()
+            free = None if memory is None else int(memory * 0.8)
+
+            def room(tall: int) -> int:
+                left = _BUDGET - tall * row
+                return max(left if free is None else free if left > 0 else 0, 0) // needed
+
+            if halo <= _BLENDED_TILE // 2 or math.isqrt(room(0)) >= 3 * halo:
+                tall, wide = (round_up(side, engine.multiple) + 2 * self._margin for side in (height, width))
+                tile = fit(tall, wide, halo, engine.multiple, room)
+                return tile or (_SMALLEST_TILE, _SMALLEST_TILE), halo
+            # A network that sees as far as Real-ESRGAN would compute each pixel hundreds of times.
+        return ((height, width) if max(height, width) <= _BLENDED_TILE else (_BLENDED_TILE, _BLENDED_TILE)), None
+
+    def _shrink(self, error: MemoryError, side: int, blended: bool) -> None:
+        """Halve the tiles from here on, or raise ``error`` where they are small already."""
+        smaller = side // 2
+        if smaller < max(_SMALLEST_TILE, self.engine.multiple):
+            raise error
+        self.most = smaller
+        told = f"out of memory: going on with tiles of {smaller}"
+        if blended:
+            warnings.warn(f"{told}, which give slightly other pixels", ImageWarning, stacklevel=3)
+        else:
+            warnings.warn(told, RuntimeWarning, stacklevel=3)
+
+    # -- tiles ---------------------------------------------------------------------------------------------------------
+
+    def _join(
+        self,
+        size: tuple[int, int],
+        channels: int,
+        tile: tuple[int, int],
+        halo: int,
+        start: int,
+        run: Run,
+        count: _Count,
+    ) -> Iterator[Floats]:
+        """Tiles with margins of ``halo``: exactly the pixels of the whole picture, from row ``start`` on."""
+        factor, multiple = self.engine.scale, self.engine.multiple
+        whole = Box(0, 0, *size)
+        padded = round_up(size[0], multiple), round_up(size[1], multiple)
+        tiles = plan(*padded, tile, halo, multiple, margin=self._margin, top=start)
+        count.expect(len(tiles))
+
+        def band(row: list[CutTile]) -> Floats:
+            box = row[0].core.within(whole)
+            large = np.empty((factor * box.height, factor * size[1], channels), np.float32)
+            for core, source in row:
+                part = core.within(whole)  # the last tiles reach into the padding
+                large[:, factor * part.left : factor * part.right] = _cut_out(run(source), source, part, factor)
+                count.one()
+            return large
+
+        for _, row in itertools.groupby(tiles, key=lambda tile: tile.core.top):
+            yield band(list(row))
+
+    def _blend(
+        self, size: tuple[int, int], channels: int, side: int, start: int, run: Run, count: _Count
+    ) -> Iterator[Floats]:
+        """For networks that see all of a tile: overlapping tiles fade into each other. From row ``start`` on."""
+        factor, multiple, margin = self.engine.scale, self.engine.multiple, self._margin
+        (height, width), whole = size, Box(0, 0, *size)
+        side = min(side, max(size)) + (2 * margin if side >= max(size) else 0)
+        tiles = feathered(
+            height + 2 * margin, width + 2 * margin, side, round_up(side, multiple) // 4, multiple, factor
+        )
+        rows = [list(row) for _, row in itertools.groupby(tiles, key=lambda tile: tile.box.top)]
+        rows = [row for row in rows if row[0].box.bottom - margin > start]  # others have been handed on
+        count.expect(sum(map(len, rows)))
+        begun = np.zeros((0, factor * width, channels), np.float32)
+        for row, following in itertools.zip_longest(rows, rows[1:]):
+            bottom = min(row[0].box.bottom - margin, height)
+            more = np.zeros((factor * (bottom - start) - len(begun), *begun.shape[1:]), np.float32)
+            begun = np.concatenate([begun, more])
+            for tile in row:
+                box = tile.box.moved(-margin, -margin)
+                part = box.within(whole).within(Box(start, 0, height, width))
+                weighted = run(box) * tile.rows[:, None, None] * tile.columns[:, None]
+                place = _cut_out(begun, Box(start, 0, bottom, width), part, factor)
+                place += _cut_out(weighted, box, part, factor)
+                count.one()
+            complete = height if following is None else max(following[0].box.top - margin, start)
+            done, begun = begun[: factor * (complete - start)], begun[factor * (complete - start) :].copy()
+            start = complete
+            if len(done):
+                yield done
+            del done
+
+    def _run(self, lr: Floats, box: Box, sampling: Sampling) -> Floats:
+        """(1,3,h,w) in [0,1] -> (1,3,4h,4w) about [0,1], with the noise of ``box``."""
+
+        def noise(t: int) -> Floats:
+            top, left = box.top + self._margin, box.left + self._margin  # no less than 0
+            keys = (sampling.seed, *((_STEP_NOISE, t) if t else (_START_NOISE,)))
+            return rng.noise_at(keys, self.engine.channels, top, left, box.height, box.width)[None]
+
+        hr = self.engine.run(lr, noise, sampling.steps, sampling.sampler)
+        if not np.isfinite(hr).all():
+            raise ModelError("the network gives values that are no numbers: its weights are damaged or of no use")
+        return hr
+
+
+def _mirrored(start: int, stop: int, length: int) -> NDArray[np.int_]:
+    """Where start..stop-1 lie on a line of ``length`` that is mirrored at both ends, again and again."""
+    place = np.arange(start, stop) % (2 * length)
+    return np.minimum(place, 2 * length - 1 - place)
+
+
+def _read(pixels: Pixels, box: Box, span: tuple[float, float]) -> Floats:
+    """Take a box, which may reach beyond the picture, as (1,3,h,w): the ends of ``span`` are 0 and 1."""
+    rows = _mirrored(box.top, box.bottom, pixels.shape[0])
+    columns = _mirrored(box.left, box.right, pixels.shape[1])
+    black, white = map(np.float64, span)
+    values = ((pixels[rows[:, None], columns] - black) / (white - black)).astype(np.float32)
+    return np.ascontiguousarray(np.broadcast_to(np.moveaxis(values, 2, 0)[None], (1, 3, box.height, box.width)))
+
+
+def _cut_out(large: Floats, box: Box, part: Box, factor: int) -> Floats:
+    """Of ``large``, which is ``factor`` times ``box``, what belongs to ``part``."""
+    return large[
+        factor * (part.top - box.top) : factor * (part.bottom - box.top),
+        factor * (part.left - box.left) : factor * (part.right - box.left),
+    ]
