@@ -25,7 +25,7 @@ from tddsr.pictures.folders import find_files, search
 from tddsr.pictures.metadata import Metadata, read_metadata
 from tddsr.pictures.picture import Picture, spread_colours
 from tddsr.pictures.profiles import SRGB as SRGB_XY
-from tddsr.pictures.profiles import gamma_profile
+from tddsr.pictures.profiles import coded_profile, gamma_profile
 from tddsr.upscaler import Upscaler, made_from, output_path
 from tests.conftest import photo
 
@@ -112,6 +112,18 @@ def test_metadata_too_long_for_a_file_are_left_out_and_said(tmp_path):
     with Image.open(tmp_path / "a.jpg") as back:
         assert back.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExposureTime] == 0.5
         assert not {"xmp", "comment"} & set(back.info)
+
+
+@pytest.mark.parametrize(("suffix", "lost"), [
+    (".png", "IPTC"), (".jpg", "text"), (".tif", "comment, text"), (".webp", "IPTC, comment, text"),
+])  # fmt: skip
+def test_metadata_that_a_kind_cannot_hold_are_said(tmp_path, suffix, lost):
+    told = Metadata(xmp=b"<x:xmpmeta/>", iptc=b"\x1c\x02\x78\0\5boats", text={"Comment": "box 4", "Title": "Boats"})
+    with pytest.warns(ImageWarning, match=f"^{lost} left out"):
+        write_picture(tmp_path / f"a{suffix}", Picture(photo(), metadata=told))
+    kept = read_picture(tmp_path / f"a{suffix}").metadata
+    names = {"IPTC": kept.iptc, "comment": kept.text.get("Comment"), "text": kept.text.get("Title"), "XMP": kept.xmp}
+    assert [name for name, value in names.items() if not value] == lost.split(", ")
 
 
 def test_metadata_that_cannot_be_written_cost_no_picture(tmp_path):
@@ -360,6 +372,9 @@ def test_xmp_survives_without_what_is_stale(tmp_path, suffix):
         assert back.info["xmp"] == XMP.replace(b' tiff:Orientation="6"', b"")
 
 
+P3_IN_SRGB = np.array([[1.2249, -0.2247, 0], [-0.0420, 1.0419, 0], [-0.0197, -0.0786, 1.0979]])
+
+
 def in_srgb(image: Image.Image, profile: bytes) -> np.ndarray:
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     shown = ImageCms.profileToProfile(image, source, SRGB_PROFILE, outputMode="RGB")
@@ -380,7 +395,7 @@ def test_gamma_and_primaries_of_a_png_become_a_profile(tmp_path, upscaler):
 
 
 def test_primaries_have_the_colours_they_say(tmp_path):
-    # Display P3's: its full red has this place in sRGB before clipping, by the published matrices.
+    # Display P3's, by the published matrices.
     p3 = (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
     body = struct.pack(">8I", *(round(value * 100_000) for value in p3))
     (tmp_path / "a.png").write_bytes(png_with(chunk(b"gAMA", struct.pack(">I", 45455)), chunk(b"cHRM", body)))
@@ -388,11 +403,47 @@ def test_primaries_have_the_colours_they_say(tmp_path):
     assert profile is not None
     dull = Image.fromarray(np.full((1, 1, 3), (160, 120, 120), np.uint8))
     light = (np.array([160, 120, 120]) / 255) ** (1 / 0.45455)
-    matrix = np.array([[1.2249, -0.2247, 0], [-0.0420, 1.0419, 0], [-0.0197, -0.0786, 1.0979]])
-    assert np.abs(in_srgb(dull, profile)[0, 0] - as_srgb(matrix @ light)).max() <= 1.5
+    assert np.abs(in_srgb(dull, profile)[0, 0] - as_srgb(P3_IN_SRGB @ light)).max() <= 1.5
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_the_coded_colours_of_a_png_become_a_profile(tmp_path, suffix):
+    # Display P3's curve is that of sRGB; the code overrides all else that the file tells of its colours.
+    told = (chunk(b"gAMA", struct.pack(">I", 100_000)), chunk(b"cICP", bytes([12, 13, 0, 1])))
+    dull = Image.fromarray(np.full((8, 8, 3), (160, 120, 120), np.uint8))
+    (tmp_path / "a.png").write_bytes(png_with(*told, image=dull))
+    write_picture(tmp_path / f"b{suffix}", read_picture(tmp_path / "a.png"))
+    with Image.open(tmp_path / f"b{suffix}") as back:
+        shown = in_srgb(back.convert("RGB"), back.info["icc_profile"])[4, 4]
+    light = ((np.array([160, 120, 120]) / 255 + 0.055) / 1.055) ** 2.4
+    assert np.abs(shown - as_srgb(P3_IN_SRGB @ light)).max() <= (4 if suffix in (".jpg", ".webp") else 1.5)
+
+
+@pytest.mark.parametrize(("transfer", "white"), [(16, 0.5807), (18, 0.75)])
+def test_white_paper_of_high_dynamic_range_is_shown_white(transfer, white):
+    profile = coded_profile(9, transfer)
+    assert profile is not None
+    values = np.array([0, white / 2, white, 1]) * 255
+    shown = in_srgb(Image.fromarray(values.round().astype(np.uint8)[None, :, None].repeat(3, axis=2)), profile)[0]
+    assert shown[0].max() == 0
+    assert 40 < shown[1].mean() < 160
+    assert shown[2:].min() >= 250
+
+
+def test_the_coded_colours_of_an_avif_become_a_profile_unless_it_has_one(tmp_path):
+    scene().save(tmp_path / "a.avif", icc_profile=gamma_profile(1 / 1.8))
+    assert read_picture(tmp_path / "a.avif").metadata.icc == gamma_profile(1 / 1.8)
+    scene().save(tmp_path / "a.avif")
+    assert read_picture(tmp_path / "a.avif").metadata.icc is None
+    content = (tmp_path / "a.avif").read_bytes()
+    coded = content.replace(b"colrnclx\0\1\0\r", b"colrnclx\0\x0c\0\r")
+    assert coded != content
+    assert read_picture(coded).metadata.icc == coded_profile(12, 13)
 
 
 @pytest.mark.parametrize("chunks", [
+    [chunk(b"cICP", bytes([1, 13, 0, 1])), chunk(b"gAMA", struct.pack(">I", 100_000))],
+    [chunk(b"cICP", bytes([2, 2, 0, 1]))],
     [chunk(b"gAMA", struct.pack(">I", 45455))],
     [chunk(b"cHRM", struct.pack(">8I", *(round(value * 100_000) for value in SRGB_XY)))],
     [chunk(b"sRGB", b"\0"), chunk(b"gAMA", struct.pack(">I", 100_000))],
@@ -503,11 +554,11 @@ def test_a_result_is_known_by_the_picture_beside_it(tmp_path):
 def test_a_folder_finds_more_kinds_and_counts_the_rest(tmp_path):
     scene().save(tmp_path / "a.jfif", "JPEG")
     scene().save(tmp_path / "b.tga")
-    for name in ("c.heic", "d.heic", "README"):
+    for name in ("c.cr2", "d.cr2", "README"):
         (tmp_path / name).write_text("")
     found, others = search(tmp_path)
     assert [path.name for path in found] == ["a.jfif", "b.tga"]
-    assert others == {".heic": 2, "without suffix": 1}
+    assert others == {".cr2": 2, "without suffix": 1}
 
 
 def test_linked_folders_are_followed_once_and_never_upwards(tmp_path):

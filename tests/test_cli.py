@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tddsr import __version__, upscaler
+from tddsr import __version__, enlarge
 from tddsr.cli import app, main
 from tddsr.pictures.folders import find_photos
 from tddsr.tiling import plan
@@ -96,12 +96,14 @@ def test_json_lines(tmp_path, model):
     source = picture(tmp_path / "a.png")
     result = call("upscale", source, tmp_path / "none.png", "--model", model, "--json")
     assert result.exit_code == 1
-    done, failed = map(json.loads, result.stdout.splitlines())
+    done, failed, summary = map(json.loads, result.stdout.splitlines())
     assert done["status"] == "done"
     assert done["output"] == str(tmp_path / "a_x4.png")
     assert done["seconds"] > 0
     assert failed["status"] == "failed"
     assert "none.png" in failed["message"]
+    assert (summary["done"], summary["skipped"], summary["failed"]) == (1, 0, 1)
+    assert summary["seconds"] >= done["seconds"] > 0
 
 
 def bad_files(folder: Path) -> list[Path]:
@@ -123,8 +125,9 @@ def test_a_bad_file_is_one_line_and_the_others_go_on(tmp_path, model):
     result = call("upscale", good[0], *bad, good[1], "--model", model)
     assert result.exit_code == 1
     assert len(result.stdout.splitlines()) == 2
-    errors = result.stderr.splitlines()
+    *errors, summary = result.stderr.splitlines()
     assert len(errors) == len(bad)
+    assert summary.startswith("2 done, 0 skipped, 6 failed in ")
     for path, line in zip(bad, errors, strict=True):
         assert str(path) in line
     assert (tmp_path / "first_x4.png").exists()
@@ -191,7 +194,7 @@ def test_no_result_replaces_another_of_the_inputs(tmp_path, model):
     before = b.read_bytes()
     result = call("upscale", a, b, "-o", tmp_path / "b", "--model", model, "--overwrite")
     assert (result.exit_code, b.read_bytes()) == (1, before)
-    assert len(result.stderr.splitlines()) == 2
+    assert len(result.stderr.splitlines()) == 3
     # Without --overwrite what exists is skipped, as ever: `*.png` again and again.
     made = picture(tmp_path / "a" / "x_x4.png")
     result = call("upscale", a, made, "--model", model)
@@ -289,7 +292,7 @@ def test_a_folder_that_may_not_be_looked_into_is_one_line(tmp_path, model, monke
     monkeypatch.setattr(Path, "stat", refused)
     result = call("upscale", closed, good, "--model", model)
     assert result.exit_code == 1
-    assert result.stderr.splitlines() == [f"{closed}: Permission denied"]
+    assert result.stderr.splitlines()[:-1] == [f"{closed}: Permission denied"]
     assert (tmp_path / "a_x4.png").exists()
 
 
@@ -297,12 +300,25 @@ def test_a_name_that_is_too_long_is_one_line(tmp_path, model):
     long, good = picture(tmp_path / f"{'n' * 251}.png"), picture(tmp_path / "a.png")
     result = call("upscale", long, good, "--model", model)
     assert result.exit_code == 1
-    assert len(result.stderr.splitlines()) == 1
+    assert len(result.stderr.splitlines()) == 2
     assert (tmp_path / "a_x4.png").exists()
 
 
+def test_pictures_with_one_stem_have_each_its_own_result(tmp_path, model):
+    pictures = [picture(tmp_path / "in" / name) for name in ("a.bmp", "a.gif", "a.png", "a.jpg", "b.bmp")]
+    for inputs in (pictures, pictures[::-1], [tmp_path / "in"]):  # their names do not hang on the order
+        assert call("upscale", *inputs, "-o", tmp_path / "out", "--model", model).exit_code == 0
+        names = sorted(path.name for path in (tmp_path / "out").iterdir())
+        assert names == ["a.bmp.png", "a.gif.png", "a.jpg", "a.png", "b.png"]
+    for _ in range(2):  # beside them, results are known by these names, too
+        inputs = sorted((tmp_path / "in").iterdir())
+        assert call("upscale", *inputs, "--model", model).exit_code == 0
+    results = sorted(path.name for path in (tmp_path / "in").glob("*_x4*"))
+    assert results == ["a.bmp_x4.png", "a.gif_x4.png", "a_x4.jpg", "a_x4.png", "b_x4.png"]
+
+
 def test_two_pictures_never_write_one_file(tmp_path, model):
-    a, b = picture(tmp_path / "a.bmp"), picture(tmp_path / "a.gif")
+    a, b = (picture(tmp_path / folder / "a.png") for folder in "ab")
     result = call("upscale", a, b, "-o", tmp_path / "out", "--model", model)
     assert result.exit_code == 1
     assert str(a) in result.stderr
@@ -310,9 +326,112 @@ def test_two_pictures_never_write_one_file(tmp_path, model):
     assert (tmp_path / "out" / "a.png").exists()
 
 
+def test_several_pictures_are_summed_up_and_one_is_not(tmp_path, model):
+    first, second, bad = picture(tmp_path / "a.png"), picture(tmp_path / "b.png"), tmp_path / "none.png"
+    assert call("upscale", first, "--model", model).stderr == ""
+    result = call("upscale", first, second, bad, "--model", model)
+    assert result.stderr.splitlines()[-1].startswith("1 done, 1 skipped, 1 failed in ")
+
+
+def piped(data: bytes, *arguments: object) -> Result:
+    return CliRunner().invoke(app, ["upscale", *map(str, arguments)], input=data)
+
+
+def test_standard_input_and_output_hold_pictures_and_nothing_else(tmp_path, model):
+    source = picture(tmp_path / "a.png")
+    data = source.read_bytes()
+    for result in (
+        piped(data, "-", "--model", model),
+        piped(data, "-", "-o", "-", "--model", model, "--json"),
+        call("upscale", source, "-o", "-", "--model", model),
+    ):
+        assert result.exit_code == 0
+        with Image.open(io.BytesIO(result.stdout_bytes)) as large:
+            large.load()
+            assert (large.format, large.size) == ("PNG", (96, 80))
+        assert len(result.stderr.splitlines()) == 1
+    result = piped(data, "-", "-o", tmp_path / "b.webp", "--model", model)
+    assert (result.exit_code, result.stdout) == (0, f"- -> {tmp_path / 'b.webp'}\n")
+    assert Image.open(tmp_path / "b.webp").size == (96, 80)
+    assert "skipped" in piped(data, "-", "-o", tmp_path / "b.webp", "--model", model).stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.webp", "model.safetensors"]
+
+
+def test_what_is_no_picture_leaves_standard_output_empty(tmp_path, model):
+    (tmp_path / "text.png").write_text("just text")
+    results = [piped(data, "-", "--model", model) for data in (b"", b"just text")]
+    results += [call("upscale", tmp_path / name, "-o", "-", "--model", model) for name in ("text.png", "none.png")]
+    for result in results:
+        assert (result.exit_code, result.stdout_bytes) == (1, b"")
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_streams_are_of_one_picture(tmp_path, model):
+    source = picture(tmp_path / "in" / "a.png")
+    for wrong in (
+        ["-", source],
+        [source, source, "-o", "-"],
+        [tmp_path / "in", "-o", "-"],
+        ["-", "-o", f"{tmp_path}/"],
+    ):
+        result = piped(source.read_bytes(), *wrong, "--model", model)
+        assert (result.exit_code, result.stdout_bytes, len(result.stderr.splitlines())) == (2, b"", 1)
+
+
+def test_a_size_in_pixels_is_kept_and_told_in_the_name(tmp_path, model):
+    source = picture(tmp_path / "a.png")
+    sizes = {"a_w60.png": ["--width", 60], "a_h60.png": ["--height", 60], "a_max60.png": ["--max-side", 60]}
+    for name, option in sizes.items():
+        assert call("upscale", source, *option, "--model", model).exit_code == 0
+        assert Image.open(tmp_path / name).size == ((72, 60) if "_h" in name else (60, 50))
+    for wrong in (["--width", 60, "--height", 50], ["--scale", 4, "--max-side", 60]):
+        assert call("upscale", source, *wrong, "--model", model).exit_code == 2
+    far = call("upscale", source, "--width", 24 * 9, "--model", model)
+    assert (far.exit_code, len(far.stderr.splitlines())) == (1, 1)
+    assert str(source) in far.stderr
+    assert "Error" not in far.stderr
+
+
+def test_metadata_can_be_left_out(tmp_path, model):
+    exif = Image.Exif()
+    exif[271] = "maker"
+    Image.fromarray(photo()).save(tmp_path / "a.jpg", exif=exif)
+    for options, kept in (([], 1), (["--strip-metadata"], 0)):
+        assert call("upscale", tmp_path / "a.jpg", "--overwrite", "--model", model, *options).exit_code == 0
+        assert (271 in Image.open(tmp_path / "a_x4.jpg").getexif()) == kept
+
+
+def test_a_name_does_nothing_to_a_terminal(tmp_path, model):
+    source = picture(tmp_path / "a\x1b[2J[red]\n[/b].png")
+    result = call("upscale", source, "--model", model)
+    assert result.exit_code == 0
+    assert "\\x1b[2J[red]\\n[/b].png" in result.stdout
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_a_folder_inside_that_is_closed_is_said(tmp_path, model, monkeypatch):
+    picture(tmp_path / "in" / "a.png")
+    picture(tmp_path / "in" / "closed" / "b.png")
+    scandir = os.scandir
+
+    def refused(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    result = call("upscale", tmp_path / "in", "--model", model)
+    assert (result.exit_code, (tmp_path / "in_x4" / "a.png").exists()) == (0, True)
+    assert f"{tmp_path / 'in' / 'closed'} (Permission denied)" in result.stdout
+    result = call("upscale", tmp_path / "in" / "closed", "--model", model)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+    assert "Permission denied" in result.stderr
+
+
 @pytest.mark.parametrize("options", [
     ["--scale", "9"], ["--scale", "x"], ["--seed", "-1"], ["--tile", "big"], ["--tile", "0"], ["--tile", "²"],
     ["--steps", "2"], ["--device", "gpu"], ["--no-such-option"], ["--model", "no-such-model"], ["--sampler", "odd"],
+    ["--width", "0"], ["--max-side", "x"],
 ])  # fmt: skip
 def test_a_wrong_option_is_exit_code_2(tmp_path, model, options):
     source = picture(tmp_path / "a.png")
@@ -356,15 +475,16 @@ def test_the_seed_and_the_tile_are_passed_on(tmp_path, model, monkeypatch):
     plain = pixels()
     tiles = []
 
-    def spy(height, width, tile, *rest):
+    def spy(height, width, tile, *rest, **more):
         tiles.append(tile)
-        return plan(height, width, tile, *rest)
+        return plan(height, width, tile, *rest, **more)
 
-    monkeypatch.setattr(upscaler, "plan", spy)
+    monkeypatch.setattr(enlarge, "plan", spy)
     assert np.abs(pixels("--tile", "16") - plain).max() <= 1
     assert np.array_equal(pixels("--seed", "0", "--tile", "none"), plain)
     assert not np.array_equal(pixels("--seed", "1"), plain)
-    assert tiles == [16, None, None]
+    assert tiles[0] == (16, 16)
+    assert all(min(tile) >= 60 for tile in tiles[1:])
 
 
 def test_pairs_are_reproducible(tmp_path):

@@ -60,7 +60,10 @@ def test_a_picture_that_fits_is_one_tile_and_one_that_cannot_has_none():
     assert fit(100, 160, 16, 4, lambda _: 100 * 160) == (100, 160)
     assert fit(100, 160, 16, 4, lambda _: 30**2) is None
     # Where each row of a tile costs room, tiles are lower.
-    assert fit(400, 160, 16, 4, lambda tall: 20000 - 100 * tall)[0] < fit(400, 160, 16, 4, lambda _: 20000)[0]
+    lower, free = fit(400, 160, 16, 4, lambda tall: 20000 - 100 * tall), fit(400, 160, 16, 4, lambda _: 20000)
+    assert lower is not None
+    assert free is not None
+    assert lower[0] < free[0]
 
 
 def test_sizes_must_be_multiples():

@@ -38,10 +38,11 @@ def upscale(picture: T, *, model: str | Path = "compact", device: str = "auto", 
     """Enlarge a picture with a model that is loaded the first time and kept.
 
     Args:
-        picture: a path, PIL image, array or tensor, as ``Upscaler`` takes it; what comes back is of the same kind.
+        picture: a path, bytes, PIL image, array or tensor, as ``Upscaler`` takes it; the same kind comes back.
         model: a name or a file, as ``Upscaler.load`` takes it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        options: ``scale``, ``seed``, ``steps``, ``sampler``, ``output`` and ``progress``, as ``Upscaler`` takes them.
+        options: ``scale``, ``width``, ``height``, ``max_side``, ``seed``, ``steps``, ``sampler``, ``output``,
+            ``strip_metadata`` and ``progress``, as ``Upscaler`` takes them.
 
     Raises:
         ModelError: no such model, or the file cannot be used.

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from tddsr.errors import ImageError, ImageWarning, UsageError
+from filelock import FileLock, Timeout
+
+from tddsr.downloads.fetch import cache_folder
+from tddsr.errors import ImageError, ImageWarning, TddsrError, UsageError
+from tddsr.files import leftovers
 from tddsr.pictures.files import WRITABLE
 from tddsr.pictures.folders import search
 
-Status = Literal["done", "skipped", "failed"]
+Status = Literal["done", "skipped", "failed", "note"]
+
+STREAM = Path("-")
+"""Standard input as an input, standard output as an output."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +43,12 @@ class Job:
     @property
     def outputs(self) -> list[Path]:
         """All files that are written."""
-        return [path for path in (self.output, self.partner) if path is not None]
+        return [path for path in (self.output, self.partner) if path is not None and path != STREAM]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job; ``message`` is one line for a person."""
+    """What became of a job; ``message`` is one line for a person. A ``note`` is about no picture that was tried."""
 
     input: str
     output: str | None
@@ -82,6 +92,20 @@ def _without_results(jobs: Sequence[Job], made_from: Callable[[Path], Path | Non
         )
 
 
+def _told_apart(jobs: Sequence[Job]) -> Iterator[Job]:
+    """The jobs; where several would write one file, those of another suffix keep it: ``a.bmp`` becomes ``a.bmp.png``.
+
+    So names hang on which pictures there are, and not on their order.
+    """
+    wanted = Counter(output for output, _ in {(job.output, job.input) for job in jobs})
+    for job in jobs:
+        if job.output is not None and wanted[job.output] > 1 and job.input.suffix != job.output.suffix:
+            name = job.input.name + job.output.name[len(job.input.stem) :]
+            yield replace(job, output=job.output.with_name(name))
+        else:
+            yield job
+
+
 def _checked(jobs: Sequence[Job]) -> Iterator[Job]:
     """The jobs, those with a problem marked: nothing overwrites its own source or another's result."""
     first: dict[Path, Path] = {}
@@ -91,7 +115,7 @@ def _checked(jobs: Sequence[Job]) -> Iterator[Job]:
             if output.resolve() == job.input.resolve():
                 problem = f"{job.input}: would be overwritten by its own result; choose another output"
             elif (other := first.setdefault(output.resolve(), job.input)) != job.input:
-                problem = f"{job.input}: would be written to {output}, like {other}"
+                problem = f"{job.input}: would be written to {output}, like {other}; name their folders, or another -o"
         yield Job(job.input, None, problem) if problem else job
 
 
@@ -115,9 +139,10 @@ def plan(
     """Pair every picture with its output.
 
     Args:
-        inputs: files and folders; a folder is searched to its depths and its tree mirrored.
-        output: a file (for one picture), or a folder, which it is for sure with a slash at its end; None writes
-            beside the input.
+        inputs: files and folders; a folder is searched to its depths and its tree mirrored. ``STREAM`` stands alone,
+            and its result goes to ``STREAM`` by default.
+        output: a file (for one picture), or a folder, which it is for sure with a slash at its end; ``-`` for
+            ``STREAM``; None writes beside the input.
         default_output: where the result of a file is written by default; its suffix is used in any case.
         folder_tag: added to a folder's name to make its default output.
         exclude: folders that are not searched, beside ``output``, where they lie inside a searched one.
@@ -125,8 +150,10 @@ def plan(
         made_from: the picture beside one that it is a result of; results are left alone unless nothing else is named.
 
     Raises:
-        UsageError: ``output`` is a picture's name, and there may be several.
+        UsageError: ``output`` is a picture's name or ``-``, and there may be several; or ``STREAM`` is not alone.
     """
+    if STREAM in inputs or output == "-":
+        return [_stream_job(inputs, output)]
     one_file = len(inputs) == 1 and not _is_folder(inputs[0])
     into_folder = str(output).endswith(("/", os.sep))
     output = None if output is None else Path(output)
@@ -147,31 +174,91 @@ def plan(
             jobs.append(Job(path, output / path.with_suffix(default_output(path).suffix).name))
     if not one_file:
         jobs = list(_without_results(jobs, made_from))
+    jobs = list(_told_apart(jobs))
     if partner is not None:
         jobs = [job if job.output is None else replace(job, partner=partner(job.output)) for job in jobs]
     return list(_checked(jobs))
 
 
+def _stream_job(inputs: Sequence[Path], output: str | Path | None) -> Job:
+    if len(inputs) > 1 or (inputs[0] != STREAM and _is_folder(inputs[0])):
+        raise UsageError("- is one picture: standard input goes alone, and standard output takes no folder")
+    if output is not None and output != "-" and (str(output).endswith(("/", os.sep)) or Path(output).is_dir()):
+        raise UsageError(f"{output} is a folder, and standard input has no name: name the output's file")
+    return Job(inputs[0], STREAM if output is None else Path(output))
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Whether no other process of this user is at ``path``; it is this one's then, until the block or the process ends.
+
+    The lock lies in the cache, so that nothing is left beside people's pictures. Where there can be none, all are free.
+    """
+    with contextlib.ExitStack() as held:
+        free = True
+        try:
+            name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+            lock = cache_folder() / "locks" / name
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(lock).acquire(timeout=0))
+            held.callback(_forget, lock)
+        except Timeout:
+            free = False
+        except (OSError, RuntimeError):  # a cache that is read-only or on a share without locks; no home at all
+            pass
+        yield free
+
+
+def _forget(lock: Path) -> None:
+    with contextlib.suppress(OSError):  # Windows: it is open, and goes when it is released
+        lock.unlink()
+
+
+def _clean_up(jobs: Sequence[Job]) -> None:
+    """Delete what killed processes left of the outputs, but for those that a process is at."""
+    owners = {output: job.output for job in jobs if job.output is not None for output in job.outputs}
+    for output, temporary in leftovers(owners):
+        with claimed(owners[output]) as free, contextlib.suppress(OSError):
+            if free:
+                temporary.unlink()
+
+
+def _reason_to_leave(job: Job, overwrite: bool, sources: Collection[Path]) -> tuple[Status, str] | None:
+    """Why a picture is not to be made: for what is there already."""
+    existing = [path for path in job.outputs if path.exists()]
+    if not existing or not (job.input == STREAM or job.input.exists()):
+        return None
+    if not overwrite and len(existing) == len(job.outputs):
+        return "skipped", f"{job.output}: exists, skipped (--overwrite replaces it)"
+    if not overwrite:
+        return "failed", f"{existing[0]}: exists without its partner (--overwrite replaces it)"
+    for path in existing:
+        if path.resolve() in sources:
+            return "failed", f"{job.input}: would overwrite {path}, another of the inputs"
+    return None
+
+
 def _do(
     job: Job, enlarge: Callable[[Path, Path], Any], overwrite: bool, sources: Collection[Path]
-) -> tuple[Status, str]:
+) -> tuple[Status, str] | None:
+    """What became of it; None if another process is at it."""
     if job.output is None:
-        return ("skipped", job.note) if job.note else ("failed", job.problem or f"{job.input}: has no output")
+        return ("note", job.note) if job.note else ("failed", job.problem or f"{job.input}: has no output")
     try:
-        existing = [path for path in job.outputs if path.exists()]
-        if existing and job.input.exists():
-            if not overwrite and len(existing) == len(job.outputs):
-                return "skipped", f"{job.output}: exists, skipped (--overwrite replaces it)"
-            if not overwrite:
-                return "failed", f"{existing[0]}: exists without its partner (--overwrite replaces it)"
-            for path in existing:
-                if path.resolve() in sources:
-                    return "failed", f"{job.input}: would overwrite {path}, another of the inputs"
-        with warnings.catch_warnings(record=True) as caught:
+        if reason := _reason_to_leave(job, overwrite, sources):
+            return reason
+        claim = contextlib.nullcontext(True) if job.output == STREAM else claimed(job.output)
+        with claim as free, warnings.catch_warnings(record=True) as caught:
+            if not free:
+                return None
+            if reason := _reason_to_leave(job, overwrite, sources):  # another process may just have made it
+                return reason
             warnings.simplefilter("always", ImageWarning)
             enlarge(job.input, job.output)
     except ImageError as error:
         return "failed", str(error)
+    except TddsrError as error:  # an option that this picture does not go with
+        return "failed", f"{job.input}: {error}"
     except MemoryError:
         return "failed", f"{job.input}: the enlarged picture does not fit into this machine's memory"
     except OSError as error:
@@ -185,10 +272,26 @@ def _do(
 
 
 def run(jobs: Sequence[Job], enlarge: Callable[[Path, Path], Any], overwrite: bool = False) -> Iterator[Result]:
-    """Do the jobs in order, one result each; a failure is a result, and the others go on."""
+    """Do the jobs, one result each; a failure is a result, and the others go on.
+
+    Processes over the same pictures share them: what another one is at is passed over, and looked at again at the end.
+    """
     sources = {job.input.resolve() for job in jobs if job.note is None}
-    for job in jobs:
+    _clean_up(jobs)
+
+    def attempt(job: Job, overwrite: bool) -> Result | None:
         start = time.perf_counter()
-        status, message = _do(job, enlarge, overwrite, sources)
+        if (told := _do(job, enlarge, overwrite, sources)) is None:
+            return None
         output = None if job.output is None else str(job.output)
-        yield Result(str(job.input), output, status, message, round(time.perf_counter() - start, 3))
+        return Result(str(job.input), output, *told, round(time.perf_counter() - start, 3))
+
+    busy = []
+    for job in jobs:
+        if result := attempt(job, overwrite):
+            yield result
+        else:
+            busy.append(job)
+    for job in busy:
+        told = f"{job.output}: left to another process, which is at it"
+        yield attempt(job, overwrite=False) or Result(str(job.input), str(job.output), "skipped", told, 0)

@@ -6,11 +6,16 @@ import contextlib
 import errno
 import hashlib
 import os
+import platform
+import re
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+_LEFT = re.compile(r"\..*\.([0-9a-f]{12})\.\w{8}(\.[^.]*)?", re.DOTALL)
+"""Names of temporary files."""
 
 _CANNOT = {errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
 """What a share says of things that it does not know; a full disk says something else."""
@@ -21,7 +26,8 @@ def whole_or_nothing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block ends well it takes ``path``'s place in one move."""
     temporary = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:50]}.", suffix=path.suffix)
+        prefix = f".{path.stem[:40]}.{_mark(path)}."
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -40,6 +46,29 @@ def whole_or_nothing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def _mark(path: Path) -> str:
+    """Tells the temporary files of ``path``, and of this machine, from others; of a name of any length."""
+    return hashlib.sha256(os.fsencode(f"{platform.node()}/{path.name}")).hexdigest()[:12]
+
+
+def leftovers(paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
+    """Each of ``paths`` with a temporary file that ``whole_or_nothing`` has beside it, or left when it was killed.
+
+    Those of other machines, which may be at work on the same share, are not looked at.
+    """
+    marks: dict[Path, dict[str, Path]] = {}
+    for path in paths:
+        marks.setdefault(path.parent, {})[_mark(path)] = path
+    for folder, known in marks.items():
+        try:
+            names = [entry.name for entry in os.scandir(folder) if entry.name.startswith(".")]
+        except OSError:  # there is no such folder yet, or it is closed: told when it is written to
+            continue
+        for name in names:
+            if (found := _LEFT.fullmatch(name)) and found[1] in known:
+                yield known[found[1]], folder / name
+
+
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
@@ -56,7 +85,12 @@ def clean_up_when_ended() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # not under nohup
-            signal.signal(number, lambda received, _: sys.exit(128 + received))
+            signal.signal(number, _end)
+
+
+def _end(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one must not break off the cleaning up
+    sys.exit(128 + number)
 
 
 def file_hash(path: Path) -> str:

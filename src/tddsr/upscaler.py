@@ -44,7 +44,7 @@ from tddsr.pictures.picture import (
     to_type,
     used_range,
 )
-from tddsr.pictures.rows import Floats, Kernel, resized
+from tddsr.pictures.rows import Floats, resized
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,6 +53,9 @@ T = TypeVar("T", str, Path, bytes, Image.Image, Pixels, "Tensor")
 
 MOST = 8
 """The largest scale."""
+
+_ROUNDING = 1e-6
+"""Of a float32 in [0,1] that has been interpolated; far less than a step of 16 bit."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,9 @@ def output_path(path: Path, size: float | Size = 4) -> Path:
 def made_from(path: Path) -> Path | None:
     """The picture beside ``path`` that it is an enlargement of, by its name; None if there is none."""
     name = re.fullmatch(r"(.+)_(?:x\d+(?:\.\d+)?|(?:w|h|max)\d+)", path.stem)
-    beside = [path.with_name(name[1] + suffix) for suffix in sorted(READABLE)] if name else []
+    beside = [path.with_name(name[1] + suffix) for suffix in ("", *sorted(READABLE))] if name else []
     try:
-        return next((source for source in beside if source.exists()), None)
+        return next((source for source in beside if source.is_file()), None)
     except OSError:  # a folder that may not be entered: told when the job is done
         return None
 
@@ -330,7 +333,7 @@ class _Job:
             masks = self._masks(alpha, large, tell(1))
             pairs = zip(resized(bands, large, large), masks, strict=True)
             bands = (np.concatenate(pair, axis=2) for pair in pairs)
-        for band in resized(bands, large, size, masked=masked):
+        for band in resized(bands, large, size, "both" if masked else "colours"):
             colours = band[..., :-1] if masked else band
             # In float64: a float32 has no digits to spare for 16 bit within a narrow span.
             values = (span[0] + colours.astype(np.float64) * (span[1] - span[0])) / white
@@ -348,13 +351,14 @@ class _Job:
         """
         white = largest(alpha.dtype)
         by_network = self.enlarger.bands(
-            alpha[..., None], self.sampling, (0, white), grey=True, contrast=SOFT_EDGE, progress=progress
+            alpha[..., None], self.sampling, (0, white), grey=True, contrast=SOFT_EDGE - 0.01, progress=progress
         )
         small = (alpha.shape[1], alpha.shape[0])
         planes = ((alpha / white).astype(np.float32), hard_edges(alpha))
-        plain, hard = (resized([plane[..., None]], small, large, kernel=Kernel.BICUBIC) for plane in planes)
+        plain, hard = (resized([plane[..., None]], small, large, "mask") for plane in planes)
         for network, soft, share in zip(resized(by_network, large, large), plain, hard, strict=True):
-            yield np.where((soft == 0) | (soft == 1), soft, soft + share * (network - soft))
+            whole = soft.round()
+            yield np.where(abs(soft - whole) < _ROUNDING, whole, soft + share * (network - soft))
 
 
 def _shared(progress: Progress | None, parts: int) -> Callable[[int], Progress | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from tddsr.pictures.rows import Floats
 
@@ -62,7 +62,7 @@ class Engine(Protocol):
         """
 
 
-def describe(engine: Engine) -> dict[str, Any]:
+def describe(engine: Engine) -> dict[str, str]:
     """What a report says of it."""
     return {"engine": engine.name, "device": engine.device, "precision": engine.precision}
 

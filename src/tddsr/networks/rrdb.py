@@ -163,12 +163,13 @@ class RRDBNet(nn.Module):
         return picture
 
     def _tail_in_bands(self, x: Tensor) -> Tensor:
-        """The same in ``GRAPH_BANDS`` bands of rows: a graph has a fixed number of parts, whatever its picture's size."""
+        """The same in bands of rows, a fixed number of them: a graph has as many parts for pictures of any size."""
         factor, reach, height = self.space.factor, self._tail_reach, x.shape[2]
         bands = []
         for number in range(GRAPH_BANDS):
             top, bottom = height * number // GRAPH_BANDS, height * (number + 1) // GRAPH_BANDS
-            first, last = torch.sym_max(top - reach, 0), torch.sym_min(bottom + reach, height)
+            first: int = torch.sym_max(top - reach, 0)  # type: ignore[no-untyped-call]
+            last: int = torch.sym_min(bottom + reach, height)  # type: ignore[no-untyped-call]
             part = self._tail(x[:, :, first:last])
             bands.append(part[:, :, factor * (top - first) : factor * (bottom - first)])
         return torch.cat(bands, dim=2)

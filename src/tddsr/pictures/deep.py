@@ -7,22 +7,23 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tddsr.errors import ImageError
 from tddsr.pictures.metadata import read_metadata
-from tddsr.pictures.picture import Picture
+from tddsr.pictures.picture import Picture, to_type
 from tddsr.pictures.vips import pyvips
 
-_EXTRA, _PROFILE = 338, 34675
+_PLANES, _EXTRA, _PROFILE = 284, 338, 34675
 """TIFF tags."""
 
-_MULTIPLIED, _CLEAR = 1, 2
-"""Kinds of transparency in these: the colours are multiplied with it, or are not."""
+_CLEAR = (2, 1)
+"""What the first extra channel may say of itself if it is transparency. libvips has divided the colours by it."""
 
 
 def _open(content: bytes, page: int = 0) -> pyvips.Image | None:
     """None: a file of another kind, or of 8 bits."""
     options = {"page": page} if page else {}
     try:
-        image = pyvips.Image.new_from_buffer(content, "", access="sequential", fail_on="truncated", **options)
+        image = pyvips.Image.new_from_buffer(content, "", access="sequential", fail_on="error", **options)
     except pyvips.Error:
         return None
     return image if image.format == "ushort" or image.interpretation == "labs" else None
@@ -36,7 +37,7 @@ def stand_in(content: bytes) -> Image.Image:
         Image.DecompressionBombError: its header says that it is far too large.
     """
     image = _open(content)
-    if image is None:
+    if image is None or not content.startswith((b"II", b"MM")):
         raise UnidentifiedImageError
     if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
         raise Image.DecompressionBombError
@@ -54,21 +55,25 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
         pyvips.Error: it is damaged.
     """
     image = _open(content, opened.tell() if opened.format == "TIFF" else 0)
-    if image is None:
+    if image is None or opened.format == "HEIF":  # which only PIL's plugin decodes
         return None
     metadata = read_metadata(opened)
     if image.interpretation not in ("rgb16", "grey16"):  # CMYK, Lab
         image, metadata = _in_srgb(image), replace(metadata, icc=None)
     if image.get_typeof("orientation") and image.get("orientation") > 1:
         image = image.copy_memory().autorot()
-    extra = np.ravel(opened.getexif().get(_EXTRA, _CLEAR))[0]
-    colours = 1 if image.bands < 3 else 3
-    if image.bands > colours and extra == _MULTIPLIED:
-        image = image.extract_band(0, n=colours + 1).unpremultiply().cast("ushort")
+    tags = opened.getexif()
+    grey = image.interpretation == "grey16"
+    colours = 1 if grey else 3
+    if grey and image.bands > 1 and tags.get(_PLANES) == 2:
+        raise ImageError("grey in planes is read wrongly by libvips: save it with pixels side by side")
     pixels = image.numpy().reshape(image.height, image.width, -1)
-    alpha = pixels[..., colours] if image.bands > colours and extra in (_CLEAR, _MULTIPLIED) else None
-    rgb = pixels[..., :3] if colours == 3 else pixels[..., :1].repeat(3, axis=2)
-    return Picture(rgb, alpha, colours == 1, metadata.fitting(grey=colours == 1))
+    unused = 16 - (image.get("bits-per-sample") if image.get_typeof("bits-per-sample") else 16)
+    if unused in (4, 6):  # of AVIF, whose lowest bits are zero here
+        pixels = to_type((pixels >> unused) * (65535 / (65535 >> unused)), pixels.dtype)
+    clear = image.bands > colours and np.ravel(tags.get(_EXTRA, _CLEAR[0]))[0] in _CLEAR
+    rgb = pixels[..., :1].repeat(3, axis=2) if grey else pixels[..., :3]
+    return Picture(rgb, pixels[..., colours] if clear else None, grey, metadata.fitting(grey))
 
 
 def _in_srgb(image: pyvips.Image) -> pyvips.Image:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from tddsr.errors import ImageWarning
-from tddsr.pictures.metadata import Metadata, save_options
+from tddsr.pictures.metadata import Metadata, held, save_options
 from tddsr.pictures.picture import Layout, Pixels
 from tddsr.pictures.profiles import in_srgb
 from tddsr.pictures.tiff import add_tags
@@ -77,7 +77,7 @@ def _with_most(metadata: Metadata, kind: str, use: Callable[[Metadata], T]) -> T
     """With all the metadata; with less where the file, or PIL, cannot hold all: they must not cost the picture."""
     least = Metadata(icc=metadata.icc, lossless=metadata.lossless)
     try:
-        return use(metadata)
+        return use(held(metadata, kind))
     except Exception as error:
         if (isinstance(error, OSError) and error.errno is not None) or metadata == least:
             raise
@@ -121,8 +121,8 @@ def _save_rows(file: BinaryIO, kind: str, bands: Iterable[Pixels], layout: Layou
     """Encode in another thread what the bands, made in this one, bring through a pipe."""
     reading, writing = os.pipe()
     with ThreadPoolExecutor(1) as encoder:
-        saved = encoder.submit(_save, reading, _Target(file, kind, front), layout)
-        with os.fdopen(writing, "wb", buffering=0) as pipe:
+        with os.fdopen(writing, "wb", buffering=0) as pipe:  # before the thread is there, which waits for its end
+            saved = encoder.submit(_save, reading, _Target(file, kind, front), layout)
             for part in _as_png(bands, layout):
                 try:
                     _write(pipe, part)
@@ -197,7 +197,7 @@ def _save(reading: int, target: _Target, layout: Layout) -> None:
             size = layout.width * layout.height * layout.channels * layout.dtype.itemsize
             options["bigtiff"] = size > _CLASSIC_TIFF
         try:
-            image = pyvips.Image.pngload_source(source, access="sequential", fail_on="truncated")
+            image = pyvips.Image.pngload_source(source, access="sequential", fail_on="error")
             pyvips.Operation.call(f"{target.kind.lower()}save_target", image, sink, **options)
         except pyvips.Error:
             if target.error is not None:

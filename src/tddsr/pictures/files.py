@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import tempfile
@@ -21,11 +22,14 @@ from tddsr.pictures import deep
 from tddsr.pictures.encoding import encode
 from tddsr.pictures.metadata import Metadata, read_metadata
 from tddsr.pictures.picture import Layout, Picture, Pixels, convert, to_8_bit
-from tddsr.pictures.profiles import in_srgb
+from tddsr.pictures.profiles import coded_colours, coded_profile, in_srgb
 from tddsr.pictures.vips import pyvips
 
 READABLE = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".tga"}
 READABLE |= {".avif"} if "avif" in features.get_supported() else set()
+_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+_HEIF = importlib.util.find_spec("pillow_heif") is not None
+READABLE |= {".heic", ".heif"} if _HEIF else set()
 """Suffixes of the files that a folder is searched for."""
 
 # Metadata of a picture may well be larger than Pillow expects.
@@ -123,6 +127,19 @@ def _content(source: Source) -> bytes:
     return source if isinstance(source, bytes) else source.read_bytes()
 
 
+def _open(source: Source) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except UnidentifiedImageError:
+        content = _content(source)
+    if content[4:8] != b"ftyp" or content[8:12] not in _HEIF_BRANDS:
+        return deep.stand_in(content)
+    if not _HEIF:
+        raise ImageError("HEIC pictures need one more package: pip install 'tddsr[heif]'")
+    importlib.import_module("pillow_heif").register_heif_opener()
+    return Image.open(io.BytesIO(content))
+
+
 @contextlib.contextmanager
 def _opened(source: Source) -> Iterator[Image.Image]:
     """Open a picture file; whatever goes wrong with it inside the block is an ImageError."""
@@ -131,11 +148,7 @@ def _opened(source: Source) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             # Damaged metadata, large pictures: an error, or of no account.
             warnings.filterwarnings("ignore", module=r"PIL\b")
-            try:
-                image: Image.Image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-            except UnidentifiedImageError:
-                image = deep.stand_in(_content(source))
-            with image:
+            with _open(source) as image:
                 _choose_page(image)
                 yield image
     except FileNotFoundError:
@@ -254,6 +267,8 @@ def read_picture(source: Source) -> Picture:
         picture = deep.read(content, image) or from_pil(_load(name, content, image))
         if image.format == "WEBP" and _is_lossless_webp(content):
             picture.metadata = replace(picture.metadata, lossless=True)
+        if (codes := coded_colours(content)) and (image.format == "PNG" or not picture.metadata.icc):
+            picture.metadata = replace(picture.metadata, icc=coded_profile(*codes, picture.grey))
         return picture
 
 

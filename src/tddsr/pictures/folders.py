@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +83,7 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def search(folder: Path) -> tuple[list[Path], Counter[str]]:
-    """The files of ``find_files``, and how many others there are of each suffix.
+    """The files of ``find_files``, and how many others there are of each suffix; folders that are closed among them.
 
     Raises:
         ImageError: as ``find_files``.
@@ -91,7 +91,13 @@ def search(folder: Path) -> tuple[list[Path], Counter[str]]:
     if not folder.is_dir():
         raise ImageError(f"{folder}: no such folder")
     found, others = [], Counter[str]()
-    for path in _walk(folder):
+
+    def closed(error: OSError) -> None:
+        if Path(error.filename) == folder:
+            raise ImageError(f"{folder}: cannot be looked into ({error.strerror})") from error
+        others[f"folder {error.filename} ({error.strerror})"] += 1
+
+    for path in _walk(folder, closed):
         if path.suffix.lower() in READABLE and path.is_file():
             found.append(path)
         else:
@@ -101,12 +107,12 @@ def search(folder: Path) -> tuple[list[Path], Counter[str]]:
     return sorted(found), others
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path, closed: Callable[[OSError], None]) -> Iterator[Path]:
     """What is below ``folder`` and not hidden; a folder that several links lead to comes once, by no link if it can."""
     seen: set[Path] = set()
     waiting = [folder]
     while waiting:
-        for name, folders, files in os.walk(waiting.pop(0)):
+        for name, folders, files in os.walk(waiting.pop(0), onerror=closed):
             here, real = Path(name), Path(name).resolve()
             above = folder.resolve().is_relative_to(real) and here != folder
             if real in seen or above:  # a link to what is above would lead to everything

@@ -44,6 +44,14 @@ _STALE_XMP = re.compile(
     re.DOTALL,
 )  # fmt: skip
 
+_HOLDS = {
+    "JPEG": {"XMP", "IPTC", "comment"},
+    "PNG": {"XMP", "comment", "text"},
+    "TIFF": {"XMP", "IPTC"},
+    "WEBP": {"XMP"},
+}
+"""What kinds of file can hold beside EXIF and profile."""
+
 _MOST_IN_JPEG = 65000
 """Bytes of a kind of metadata that a JPEG file can hold, about."""
 
@@ -198,19 +206,35 @@ def _photoshop_segment(iptc: bytes) -> bytes:
     return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body
 
 
+def held(metadata: Metadata, kind: str) -> Metadata:
+    """What a JPEG, PNG, TIFF or WEBP can hold of the metadata; a warning tells what is left out."""
+    exif, texts = metadata.exif, dict(metadata.text)
+    blocks = {"XMP": metadata.xmp, "IPTC": metadata.iptc, "comment": texts.pop("Comment", "").encode(), "text": texts}
+    other = [name for name, block in blocks.items() if block and name not in _HOLDS[kind]]
+    long = []
+    if kind == "JPEG":
+        tags = _loaded(exif)
+        if long := _shorten(tags, _MOST_IN_JPEG):
+            exif = tags.tobytes()
+        long += [name for name, block in blocks.items() if name not in other and len(block or b"") > _MOST_IN_JPEG]
+    for names, reason in ((long, f"too long for {kind}, which holds 64 KiB"), (other, f"{kind} cannot hold them")):
+        if names:
+            warnings.warn(f"{', '.join(names)} left out: {reason}", ImageWarning, stacklevel=2)
+    gone = {*long, *other}
+    return replace(
+        metadata,
+        exif=exif,
+        xmp=None if "XMP" in gone else metadata.xmp,
+        iptc=None if "IPTC" in gone else metadata.iptc,
+        text={k: v for k, v in metadata.text.items() if ("comment" if k == "Comment" else "text") not in gone},
+    )
+
+
 def save_options(metadata: Metadata, kind: str) -> dict[str, Any]:
-    """Options for PIL's ``save`` as JPEG, PNG or WEBP; what such a file cannot hold is left out, with a warning."""
+    """Options for PIL's ``save`` as JPEG, PNG or WEBP, which can hold the metadata."""
     exif = _loaded(metadata.exif)
     if metadata.dpi and (len(exif) or kind == "WEBP"):
         _set_resolution(exif, metadata.dpi)
-    gone = []
-    if kind == "JPEG":
-        gone = _shorten(exif, _MOST_IN_JPEG)
-    told = {"XMP": metadata.xmp, "IPTC": metadata.iptc, "comment": metadata.text.get("Comment", "").encode() or None}
-    if kind == "JPEG":
-        too_long = [name for name, data in told.items() if data and len(data) > _MOST_IN_JPEG]
-        gone += too_long
-        told |= dict.fromkeys(too_long)
     options: dict[str, Any] = {"icc_profile": metadata.icc, "dpi": metadata.dpi}
     if kind == "PNG":
         options["pnginfo"] = texts = PngInfo()
@@ -219,20 +243,17 @@ def save_options(metadata: Metadata, kind: str) -> dict[str, Any]:
         if metadata.xmp:
             texts.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode(errors="replace"))
     else:
-        options["xmp"] = told["XMP"]
+        options["xmp"] = metadata.xmp
     if kind == "JPEG":
-        iptc = told["IPTC"]
-        options |= {"comment": told["comment"], "extra": _photoshop_segment(iptc) if iptc else None}
+        options["comment"] = metadata.text.get("Comment")
+        options["extra"] = _photoshop_segment(metadata.iptc) if metadata.iptc else None
     if len(exif):
         options["exif"] = exif.tobytes()
-    if gone:
-        left_out = ", ".join(gone)
-        warnings.warn(f"{left_out} left out: too long for {kind}, which holds 64 KiB", ImageWarning, stacklevel=2)
     return {key: value for key, value in options.items() if value is not None}
 
 
 def tiff_tags(metadata: Metadata) -> Image.Exif:
-    """The tags that hold all of the metadata but texts."""
+    """The tags that hold the metadata, which a TIFF can hold."""
     tags = _loaded(metadata.exif)
     tags.update(
         {tag: data for tag, data in ((_XMP, metadata.xmp), (_IPTC, metadata.iptc), (_PROFILE, metadata.icc)) if data}

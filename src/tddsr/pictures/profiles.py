@@ -1,10 +1,11 @@
-"""ICC profiles: used where pixels must become RGB, and made of a gamma and primaries, as PNG files may tell."""
+"""ICC profiles: used where pixels must become RGB; made where a file tells its colours in another way."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,16 @@ Matrix = NDArray[np.float64]
 
 SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 """x and y of white, red, green and blue."""
+
+_PRIMARIES = {
+    1: SRGB,
+    5: (0.3127, 0.329, 0.64, 0.33, 0.29, 0.6, 0.15, 0.06),
+    6: (0.3127, 0.329, 0.63, 0.34, 0.31, 0.595, 0.155, 0.07),
+    9: (0.3127, 0.329, 0.708, 0.292, 0.17, 0.797, 0.131, 0.046),
+    11: (0.314, 0.351, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+    12: (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06),
+}
+"""Of codes of ITU-T H.273: BT.709, 470, 601, 2020, DCI-P3, Display P3."""
 
 _D50 = np.array([0.9642, 1, 0.8249])
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
@@ -46,7 +57,52 @@ def gamma_profile(gamma: float, chromaticity: tuple[float, ...] = SRGB, grey: bo
     """
     if not 0.01 < gamma < 100:
         raise ValueError(f"gamma is {gamma}")
-    curve = b"curv" + struct.pack(">4xIH2x", 1, min(round(256 / gamma), 65535))
+    return _matrix_profile(b"curv" + struct.pack(">4xIH2x", 1, min(round(256 / gamma), 65535)), chromaticity, grey)
+
+
+def coded_colours(content: bytes) -> tuple[int, int] | None:
+    """The codes (ITU-T H.273) by which a PNG (cICP) or an AVIF (nclx) file tells its primaries and their transfer."""
+    if content.startswith(b"\x89PNG"):
+        at = content.find(b"\0\0\0\4cICP", 0, content.find(b"IDAT"))
+        return (content[at + 8], content[at + 9]) if at > 0 else None
+    at = content.find(b"colrnclx", 0, 2**16) if content[4:8] == b"ftyp" else -1
+    return struct.unpack(">HH", content[at + 8 : at + 12]) if at > 0 else None
+
+
+def coded_profile(primaries: int, transfer: int, grey: bool = False) -> bytes | None:
+    """A profile of the colours of such codes; None for sRGB, and for unknown ones.
+
+    What is brighter than the white of paper in a picture of high dynamic range (PQ, HLG) is shown as that white.
+    """
+    curves = {4: _power(2.2), 5: _power(2.8), 8: _power(1), 16: _pq, 18: _hlg}
+    if primaries not in _PRIMARIES or (primaries == 1 and transfer not in curves):
+        return None
+    light = curves.get(transfer, _srgb)(np.linspace(0, 1, 4096)).clip(0, 1)
+    table = (light * 65535).round().astype(">u2").tobytes()
+    return _matrix_profile(b"curv" + struct.pack(">4xI", 4096) + table, _PRIMARIES[primaries], grey)
+
+
+def _power(gamma: float) -> Callable[[Matrix], Matrix]:
+    return lambda values: values**gamma
+
+
+def _srgb(values: Matrix) -> Matrix:
+    return np.where(values < 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def _pq(values: Matrix) -> Matrix:
+    """Light of SMPTE ST 2084 as a part of 203 cd/m2."""
+    root = values ** (1 / 78.84375)
+    return 10000 / 203 * (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
+
+
+def _hlg(values: Matrix) -> Matrix:
+    """Light of BT.2100 as a part of that at 0.75."""
+    light = np.where(values <= 0.5, values**2 / 3, (np.exp((values - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+    return light / 0.26496256
+
+
+def _matrix_profile(curve: bytes, chromaticity: tuple[float, ...], grey: bool) -> bytes:
     if grey:
         return _profile(b"GRAY", {b"kTRC": curve})
     colours = zip((b"r", b"g", b"b"), _to_d50(np.reshape(chromaticity, (4, 2))).T, strict=True)

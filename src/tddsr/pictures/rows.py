@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,11 @@ Kernel = Image.Resampling
 ROWS = 64
 """Of a band that is handed on: few, as each step on the way makes a copy."""
 
-_REACH = {Kernel.LANCZOS: 3, Kernel.BICUBIC: 2}
-"""How many pixels beyond itself a pixel sees, of the coarser one of two sizes."""
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom"""
+
+_REACH = 3
+"""How many pixels beyond itself a pixel sees, of the coarser one of two sizes: by Lanczos; fewer by bicubic."""
 
 _SHOWS = 1 / 512
 """Less of a colour than this is none: half a step of 8 bit."""
@@ -43,28 +47,40 @@ class _Window:
         return self.held[first - self.start : last - self.start].copy()
 
 
-def _by_plane(pixels: Floats, size: tuple[int, int], box: tuple[float, float, float, float], kernel: Kernel) -> Floats:
+def _by_plane(pixels: Floats, size: tuple[int, int], box: Box, kernel: Kernel) -> Floats:
     planes = [Image.fromarray(np.ascontiguousarray(pixels[..., c])) for c in range(pixels.shape[2])]
     return np.stack([np.asarray(plane.resize(size, kernel, box)) for plane in planes], axis=-1)
 
 
-def _premultiplied(pixels: Floats, size: tuple[int, int], box: tuple[float, float, float, float]) -> Floats:
+def _colours(pixels: Floats, size: tuple[int, int], box: Box) -> Floats:
+    return _by_plane(pixels, size, box, Kernel.LANCZOS)
+
+
+def _mask(pixels: Floats, size: tuple[int, int], box: Box) -> Floats:
+    """By a kernel of one lobe, each direction by itself: it overshoots at an edge, and what is opaque stays so."""
+    height, width = pixels.shape[:2]
+    wide = _by_plane(pixels, (size[0], height), (0, 0, width, height), Kernel.BICUBIC).clip(0, 1)
+    return _by_plane(wide, size, (0, box[1], size[0], box[3]), Kernel.BICUBIC)
+
+
+def _both(pixels: Floats, size: tuple[int, int], box: Box) -> Floats:
     """The last channel is a mask, and the others count for as much as they show."""
     colours, mask = pixels[..., :-1], pixels[..., -1:]
-    # A kernel of one lobe: it overshoots at an edge and never comes back, so what is opaque stays so.
-    weights = _by_plane(mask, size, box, Kernel.BICUBIC)
-    shown = _by_plane(colours * mask, size, box, Kernel.BICUBIC) / weights.clip(_SHOWS)
-    hidden = _by_plane(colours, size, box, Kernel.BICUBIC)
-    return np.concatenate([np.where(weights > _SHOWS, shown, hidden), weights], axis=2)
+    planes = np.concatenate([mask, colours * mask, colours], axis=2)
+    weights, shown, hidden = np.split(_by_plane(planes, size, box, Kernel.BICUBIC), [1, pixels.shape[2]], axis=2)
+    return np.concatenate(
+        [np.where(weights > _SHOWS, shown / weights.clip(_SHOWS), hidden), _mask(mask, size, box)], axis=2
+    )
+
+
+_RESIZE = {"colours": _colours, "mask": _mask, "both": _both}
 
 
 def resized(
     bands: Iterable[Floats],
     source: tuple[int, int],
     target: tuple[int, int],
-    *,
-    kernel: Kernel = Kernel.LANCZOS,
-    masked: bool = False,
+    what: Literal["colours", "mask", "both"] = "colours",
 ) -> Iterator[Floats]:
     """Resize a picture that comes in bands; the same pixels as of the whole, in bands of ``ROWS`` rows.
 
@@ -72,21 +88,19 @@ def resized(
         bands: of any heights, from the top.
         source: (width, height) of the picture.
         target: (width, height) of the result; the same as ``source`` only cuts the bands anew.
-        kernel: Lanczos or bicubic.
-        masked: the last channel is transparency, and the others are weighted with it; all bicubic.
+        what: colours are resized by Lanczos. Transparency is bicubic, so that what is fully clear or opaque stays so.
+            Of both, the last channel is transparency, and the others are weighted with it, bicubic as well.
     """
     window = _Window(bands)
     step = source[1] / target[1]
-    reach = 0 if source == target else math.ceil(_REACH[kernel] * max(step, 1)) + 1
+    reach = 0 if source == target else math.ceil(_REACH * max(step, 1)) + 1
     for start in range(0, target[1], ROWS):
         stop = min(start + ROWS, target[1])
         first = max(math.floor(start * step) - reach, 0)
         last = min(math.ceil(stop * step) + reach, source[1])
         part = window.rows(first, last)
         if source != target:
-            size = target[0], stop - start
             # PIL sees beyond the box as far as the kernel reaches.
             box = (0, start * step - first, source[0], min(stop * step - first, len(part)))
-            part = _premultiplied(part, size, box) if masked else _by_plane(part, size, box, kernel)
-            part = part.clip(0, 1)
+            part = _RESIZE[what](part, (target[0], stop - start), box).clip(0, 1)
         yield part

@@ -6,5 +6,7 @@ import pyvips
 pyvips.block_untrusted_set(True)
 # Nothing is asked for twice; and a file may have changed since it was last read.
 pyvips.cache_set_max(0)
+# Each thread has rows of its own; encoders use one anyway.
+pyvips.concurrency_set(1)
 
 __all__ = ["pyvips"]

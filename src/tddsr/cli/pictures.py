@@ -1,0 +1,126 @@
+"""The commands that make pictures of pictures."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from tddsr.cli.root import OverwriteOption, app, printable, read_tile, tell
+from tddsr.errors import UsageError
+
+
+@app.command()
+def upscale(
+    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="pictures and folders; - is standard input")],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="file, folder/ or - (standard output), else beside IN")
+    ] = None,
+    scale: Annotated[float | None, typer.Option(min=1, max=8, help="how many times as large; by default 4")] = None,
+    width: Annotated[int | None, typer.Option(min=1, help="of the result in pixels, instead of --scale")] = None,
+    height: Annotated[int | None, typer.Option(min=1, help="of the result in pixels, instead of --scale")] = None,
+    max_side: Annotated[int | None, typer.Option(min=1, help="its width or height, whichever is longer")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="chooses the noise")] = 0,
+    model: Annotated[str, typer.Option(help="compact, compact-small (faster), sinsr .. or a model file")] = "compact",
+    steps: Annotated[int | None, typer.Option(min=1, help="evaluations; by default the model's own number")] = None,
+    sampler: Annotated[Literal["deterministic", "stochastic"], typer.Option(help="with many steps")] = "deterministic",
+    engine: Annotated[
+        Literal["auto", "onnx", "torch"],
+        typer.Option(help="ONNX Runtime, or PyTorch for other models than shipped"),
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, directml, coreml, openvino")] = "auto",
+    fast: Annotated[bool, typer.Option("--fast", help="bfloat16 where PyTorch and the machine have it")] = False,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="half precision is for accelerators")
+    ] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the network, for many pictures")] = False,
+    tile: Annotated[str, typer.Option(help="auto, none, or the side of a tile in input pixels")] = "auto",
+    strip_metadata: Annotated[
+        bool, typer.Option("--strip-metadata", help="leave out EXIF and all else but the colour profile")
+    ] = False,
+    overwrite: OverwriteOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="a line of JSON for each picture, and a summary")] = False,
+) -> None:
+    """Enlarge pictures. A picture that fails is reported, the others go on, and the exit code is 1."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from tddsr import bulk
+    from tddsr.engines.engine import describe
+    from tddsr.upscaler import Size, Upscaler, made_from, output_path
+
+    sizes = {"--scale": scale, "--width": width, "--height": height, "--max-side": max_side}
+    if len(given := [name for name, value in sizes.items() if value is not None]) > 1:
+        raise UsageError(f"{' and '.join(given)}: each says how large the result is; give one")
+    size = Size(scale or 4, width, height, max_side)
+    jobs = bulk.plan(inputs, output, lambda p: output_path(p, size), folder_tag=f"_{size.tag}", made_from=made_from)
+    to_stdout = any(job.output == bulk.STREAM for job in jobs)
+    if to_stdout and sys.stdout.isatty():
+        raise UsageError("standard output is a terminal, which shows no picture: > FILE, | COMMAND or -o FILE")
+    if bulk.STREAM in inputs and sys.stdin.isatty():
+        raise UsageError("standard input is a terminal, which sends no picture: < FILE or COMMAND |")
+    upscaler = Upscaler.load(
+        model, engine=engine, device=device, dtype=dtype, fast=fast, tile=read_tile(tile), compiled=compiled
+    )
+    if steps is not None:
+        upscaler.engine.check_steps(steps)
+
+    console = Console(stderr=True)
+    live = console.is_terminal and not as_json
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not live, redirect_stdout=False) as progress:
+        everything = progress.add_task("pictures", total=len(jobs), visible=len(jobs) > 1)
+        tiles = progress.add_task("tiles", total=None, visible=False)
+
+        def enlarge(source: Path, target: Path) -> None:
+            progress.reset(tiles, description=printable(source.name), visible=True)
+            picture: Any = source
+            if bulk.STREAM in (source, target):
+                picture = sys.stdin.buffer.read() if source == bulk.STREAM else source.read_bytes()
+            large = upscaler(
+                picture, **asdict(size), seed=seed, steps=steps, sampler=sampler, strip_metadata=strip_metadata,
+                output=None if target == bulk.STREAM else target,
+                progress=lambda done, total: progress.update(tiles, completed=done, total=total),
+            )  # fmt: skip
+            if target == bulk.STREAM:
+                sys.stdout.buffer.write(large)
+                sys.stdout.buffer.flush()
+
+        def echo(message: str, *, err: bool) -> None:
+            if live and (err or sys.stdout.isatty()):  # above the bars
+                console.out(message, highlight=False)
+            else:
+                typer.echo(message, err=err)
+
+        results = progress.track(bulk.run(jobs, enlarge, overwrite), len(jobs), task_id=everything)
+        tell(results, as_json, to_stderr=to_stdout, echo=echo, about=lambda: describe(upscaler.engine))
+
+
+@app.command()
+def degrade(
+    inputs: Annotated[list[Path], typer.Argument(metavar="HR...", help="sharp pictures and folders")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder for the pairs: DIR/hr and DIR/lr")],
+    seed: Annotated[int, typer.Option(min=0, help="chooses the degradation of each picture")] = 0,
+    preset: Annotated[str, typer.Option(help="resshift, realesrgan, clean, web, film ..")] = "resshift",
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write pairs for training and testing: the sharp picture (cropped to a multiple of 4) and a bad small one."""
+    from tddsr import bulk
+    from tddsr.degradation.files import degrade_file
+    from tddsr.degradation.presets import Degradation, choose_presets
+
+    (name,) = choose_presets(preset, most=1)
+    settings = Degradation.preset(name)
+    pairs = (output / "hr", output / "lr")
+    jobs = bulk.plan(
+        inputs, pairs[0], lambda path: path.with_suffix(".png"), exclude=pairs,
+        partner=lambda hr: pairs[1] / hr.relative_to(pairs[0]),
+    )  # fmt: skip
+
+    def write_pair(source: Path, target: Path) -> None:
+        degrade_file(source, output, target.relative_to(pairs[0]), settings, seed)
+
+    tell(bulk.run(jobs, write_pair, overwrite))

@@ -1,0 +1,75 @@
+import contextlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tddsr import bulk
+from tddsr.files import leftovers, whole_or_nothing
+from tests.conftest import photo
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.setenv("TDDSR_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        Image.fromarray(photo(8, 8, i)).save(folder / f"{i:03}.png")
+    return folder
+
+
+def save(source: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    with whole_or_nothing(target) as temporary:
+        temporary.write_bytes(source.read_bytes())
+
+
+def jobs_of(folder: Path) -> list[bulk.Job]:
+    return bulk.plan([folder], folder.with_name("out"), lambda path: path)
+
+
+def test_what_another_process_is_at_is_looked_at_again_at_the_end(tmp_path, cache):
+    jobs = jobs_of(pictures(tmp_path / "in", 3))
+    assert jobs[0].output is not None
+    with bulk.claimed(jobs[0].output) as free:
+        assert free
+        results = list(bulk.run(jobs, save))
+    assert [(Path(result.input).name, result.status) for result in results] == [
+        ("001.png", "done"), ("002.png", "done"), ("000.png", "skipped"),
+    ]  # fmt: skip
+    assert "another process" in results[-1].message
+    with contextlib.ExitStack() as other:
+        assert other.enter_context(bulk.claimed(jobs[0].output))
+        statuses = []
+        for result in bulk.run(jobs, save, overwrite=True):
+            statuses.append(result.status)
+            other.close()  # it gives up
+    assert statuses == ["done"] * 3
+
+
+def test_without_locks_the_pictures_are_done(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("TDDSR_CACHE", str(tmp_path / "file" / "cache"))
+    assert [result.status for result in bulk.run(jobs_of(pictures(tmp_path / "in", 2)), save)] == ["done"] * 2
+
+
+def test_what_a_killed_process_left_goes_unless_somebody_is_at_it(tmp_path, cache):
+    jobs = jobs_of(pictures(tmp_path / "in", 2))
+    left, out = [], tmp_path / "out"
+    out.mkdir()
+    for job in jobs:
+        assert job.output is not None
+        with whole_or_nothing(job.output) as temporary:
+            left.append(out / f"{temporary.stem}{temporary.suffix}")
+        left[-1].write_bytes(b"half")
+    theirs = [out / ".000.png", out / ".000.abcdefgh.png", out / ".other.0123456789ab.abcdefgh.png"]
+    for path in theirs:
+        path.write_bytes(b"not ours")
+    assert {temporary for _, temporary in leftovers(job.output for job in jobs if job.output)} == set(left)
+    with bulk.claimed(out / "001.png"):
+        assert [result.status for result in bulk.run(jobs, save)] == ["skipped", "skipped"]
+    assert set(out.glob(".*")) == {left[1], *theirs}

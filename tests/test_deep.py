@@ -1,0 +1,161 @@
+"""Files of more than 8 bits a channel."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+import pyvips
+import tifffile
+from PIL import ExifTags, Image
+
+from tddsr.errors import ImageError
+from tddsr.pictures.files import from_pil, header_size, read_picture, write_picture
+from tddsr.pictures.picture import Picture
+from tddsr.pictures.profiles import gamma_profile
+from tests.test_cases import chunk, press_profile
+
+GRADIENTS = np.arange(24 * 20 * 4, dtype=np.uint16).reshape(24, 20, 4) * 31 + 77
+TRANSPARENCY, MULTIPLIED = 2, 1
+
+
+def png(pixels: np.ndarray, colours: int) -> bytes:
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, colours, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def tiff(pixels: np.ndarray, **options) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, pixels, metadata=None, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("channels", "colours"), [(1, 0), (2, 4), (3, 2), (4, 6)])
+def test_every_layout_of_16_bit_png_is_kept(tmp_path, channels, colours):
+    content = png(GRADIENTS[..., :channels], colours)
+    check(tmp_path, content, GRADIENTS[..., :channels])
+
+
+def check(tmp_path, content: bytes, expected: np.ndarray) -> None:
+    """It is read as ``expected``, also after it was written."""
+    (tmp_path / "a").write_bytes(content)
+    assert header_size(tmp_path / "a") == (expected.shape[1], expected.shape[0])
+    picture: Picture = read_picture(content)
+    for suffix in (".png", ".tif"):
+        write_picture(tmp_path / f"b{suffix}", picture)
+    for again in (picture, *(read_picture(tmp_path / f"b{suffix}") for suffix in (".png", ".tif"))):
+        assert again.grey == (expected.shape[2] < 3)
+        colours = expected[..., :1].repeat(3, axis=2) if again.grey else expected[..., :3]
+        assert again.rgb.dtype == np.uint16
+        assert np.array_equal(again.rgb, colours)
+        assert (again.alpha is None) == (expected.shape[2] in (1, 3))
+        if again.alpha is not None:
+            assert again.alpha.dtype == np.uint16
+            assert np.array_equal(again.alpha, expected[..., -1])
+
+
+@pytest.mark.parametrize(("channels", "planar"), [(1, False), (2, False), (3, False), (4, False), (3, True), (4, True)])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"byteorder": ">"}, {"tile": (16, 16)}])
+def test_every_layout_of_16_bit_tiff_is_kept(tmp_path, planar, channels, options):
+    pixels = GRADIENTS[..., :channels]
+    arranged: dict[str, Any] = {"photometric": "rgb" if channels > 2 else "minisblack"}
+    if planar:
+        arranged["planarconfig"] = "separate"
+    if channels in (2, 4):
+        arranged["extrasamples"] = [TRANSPARENCY]
+    content = tiff(np.moveaxis(pixels, 2, 0) if planar else pixels.squeeze(), **arranged, **options)
+    if planar and "tile" in options:
+        with pytest.raises(ImageError, match="planes not supported"):
+            read_picture(content)
+    else:
+        check(tmp_path, content, pixels)
+
+
+def test_grey_and_transparency_in_planes_are_refused_rather_than_read_wrongly():
+    planes = np.moveaxis(GRADIENTS[..., :2], 2, 0)
+    content = tiff(planes, photometric="minisblack", planarconfig="separate", extrasamples=[TRANSPARENCY])
+    with pytest.raises(ImageError, match="planes"):
+        read_picture(content)
+
+
+def test_multiplied_colours_are_divided_and_other_channels_left_out(tmp_path):
+    colour, alpha = np.full((6, 5, 3), 30_000), np.full((6, 5, 1), 20_000)
+    multiplied = np.dstack([colour * alpha // 65535, alpha]).astype(np.uint16)
+    picture = read_picture(tiff(multiplied, photometric="rgb", extrasamples=[MULTIPLIED]))
+    assert picture.alpha is not None
+    assert (picture.alpha == 20_000).all()
+    assert np.abs(picture.rgb.astype(int) - 30_000).max() <= 2
+    check(tmp_path, tiff(GRADIENTS, photometric="rgb", extrasamples=[0]), GRADIENTS[..., :3])
+    more = np.dstack([GRADIENTS, GRADIENTS])[..., :6]
+    check(tmp_path, tiff(more, photometric="rgb", extrasamples=[0, 0, 0]), GRADIENTS[..., :3])
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_and_metadata_of_deep_files_are_used(channels, orientation):
+    profile = gamma_profile(1 / 1.8, grey=channels == 2)
+    options = {"photometric": "rgb"} if channels == 3 else {"photometric": "minisblack", "extrasamples": [TRANSPARENCY]}
+    tags = [(274, 3, 1, orientation, True), (271, 2, 6, "maker", True)]
+    picture = read_picture(
+        tiff(GRADIENTS[..., :channels], **options, extratags=tags, iccprofile=profile, resolution=(300, 300))
+    )
+    flat = Image.fromarray((GRADIENTS[..., 0] // 257).astype(np.uint8))
+    flat.getexif()[ExifTags.Base.Orientation] = orientation
+    assert np.array_equal(picture.rgb[..., 0] // 257, from_pil(flat).rgb[..., 0])
+    assert picture.metadata.icc == profile
+    assert picture.metadata.dpi == pytest.approx((300, 300))
+    assert b"maker" in (picture.metadata.exif or b"")
+
+
+def test_deep_cmyk_becomes_rgb_by_its_profile():
+    ink = np.full((4, 4, 4), (65535, 0, 0, 0), np.uint16)
+    profile = press_profile(paper=(100, 0, 0), ink=(54, 81, 70))
+    picture = read_picture(tiff(ink, photometric="separated", iccprofile=profile))
+    assert picture.rgb.dtype == np.uint16
+    assert picture.metadata.icc is None
+    assert np.abs(picture.rgb[0, 0] / 257 - (255, 0, 0)).max() < 12
+    without = read_picture(tiff(ink, photometric="separated")).rgb[0, 0] / 257
+    assert without[0] < 60 < 120 < without[1:].min()  # cyan
+
+
+def test_deep_lab_becomes_rgb():
+    lab = np.zeros((4, 4, 3), np.int16)
+    lab[..., 0] = -(2**15)  # L is 50, without a sign
+    picture = read_picture(tiff(lab.view(np.uint16), photometric="cielab"))
+    assert np.abs(picture.rgb / 257 - 119).max() < 2
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_deep_avif_keeps_its_depth_and_its_white(bits):
+    steps = np.arange(2**bits).reshape(32, -1, 1).repeat(3, axis=2) * 65535 / (2**bits - 1)
+    image = pyvips.Image.new_from_array(steps.round().astype(np.uint16)).copy(interpretation="rgb16")
+    content = image.heifsave_buffer(compression="av1", bitdepth=bits, lossless=True)
+    picture = read_picture(content)
+    assert picture.rgb.dtype == np.uint16
+    assert np.abs(picture.rgb - steps).max() < 65535 / 2**bits
+    assert picture.rgb.max() == 65535
+
+
+@pytest.mark.parametrize("content", [png(GRADIENTS, 6), tiff(GRADIENTS, photometric="rgb", extrasamples=[2])])
+def test_damaged_deep_files_are_one_line(content, capfd):
+    for length in (len(content) // 2, len(content) - 100):
+        with pytest.raises(ImageError) as raised:
+            read_picture(content[:length])
+        assert "\n" not in str(raised.value)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_deep_files_that_claim_to_be_huge_are_refused(channels):
+    options = {"photometric": "rgb"} if channels == 3 else {"photometric": "minisblack", "extrasamples": [TRANSPARENCY]}
+    content = tiff(GRADIENTS[..., :channels], **options)
+    for tag, size in ((256, 20), (257, 24)):
+        old, new = (struct.pack("<HHII", tag, 4, 1, value) for value in (size, 60_000))
+        assert old in content
+        content = content.replace(old, new)
+    with pytest.raises(ImageError, match="million"):
+        read_picture(content)
