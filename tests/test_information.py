@@ -55,7 +55,7 @@ def test_info_is_lines_to_paste(tmp_path, monkeypatch):
     assert found["numpy"] == np.__version__
     assert found["cache"] == str(tmp_path / "cache")
     assert found["TDDSR_FEATURES"] == str(tmp_path / "weights")
-    assert ("cuda:0" in found["devices"]) == torch.cuda.is_available()
+    assert ("cuda:0" in found["torch devices"]) == torch.cuda.is_available()
 
 
 def test_the_shell_completes_commands():

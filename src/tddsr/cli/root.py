@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from tddsr.bulk import Result
 
 
-_EXTRAS = {"torch": "torch", "onnx": "export", "onnxscript": "export"}
-"""What brings packages that not every installation has."""
-
-
 class _Commands(TyperGroup):
     """Where errors become lines and exit codes: 1 for what could not be done, 2 for a wrong option."""
 
@@ -35,9 +31,9 @@ class _Commands(TyperGroup):
         except TddsrError as error:
             fail(str(error), error.exit_code)
         except ModuleNotFoundError as error:
-            if error.name not in _EXTRAS:
+            if error.name != "torch":
                 raise
-            fail(f"this needs the package {error.name}: pip install 'tddsr[{_EXTRAS[error.name]}]'", code=1)
+            fail("this needs PyTorch: pip install 'tddsr[torch]'", code=1)
         except BrokenPipeError:  # the reader has seen enough
             raise
         except OSError as error:  # of an output: a full disk, a folder that may not be written to

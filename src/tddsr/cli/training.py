@@ -94,8 +94,10 @@ def export(
     ] = False,
 ) -> None:
     """Write a model as an ONNX graph of any height and width, for --engine onnx and for other programs."""
-    from tddsr.engines import export as exporting
-
+    try:
+        from tddsr.engines import export as exporting
+    except ModuleNotFoundError as error:
+        fail(f"exporting needs the package {error.name}: pip install 'tddsr[export]'", code=1)
     check_suffix(output, ".onnx")
     done = exporting.export(model, output, pixels="uint8" if eight_bit else "float32", linked=linked)
     noise = "with noise as its second input" if done.graph.noise else "without noise, which it hardly sees"

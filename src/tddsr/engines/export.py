@@ -135,7 +135,8 @@ def _trace(model: Model, pixels: Pixels, noisy: bool) -> onnx.ModelProto:
     if noisy:
         example.append(torch.zeros(1, model.channels, side, side + 16))
         shapes.append({2: height, 3: width})
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    for chatty in ("onnxscript", "torch.onnx"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     # Without gradients networks work in bands, whose number would be that of the example.
     with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
         program = torch.onnx.export(
