@@ -419,6 +419,13 @@ def test_the_coded_colours_of_a_png_become_a_profile(tmp_path, suffix):
     assert np.abs(shown - as_srgb(P3_IN_SRGB @ light)).max() <= (4 if suffix in (".jpg", ".webp") else 1.5)
 
 
+def test_codes_that_say_nothing_leave_a_profile(tmp_path):
+    scene().save(tmp_path / "a.png", icc_profile=SRGB)
+    content = (tmp_path / "a.png").read_bytes()
+    for codes, profile in ((bytes([2, 2, 0, 1]), SRGB), (bytes([1, 13, 0, 1]), None)):
+        assert read_picture(content[:33] + chunk(b"cICP", codes) + content[33:]).metadata.icc == profile
+
+
 @pytest.mark.parametrize(("transfer", "white"), [(16, 0.5807), (18, 0.75)])
 def test_white_paper_of_high_dynamic_range_is_shown_white(transfer, white):
     profile = coded_profile(9, transfer)

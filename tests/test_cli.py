@@ -233,11 +233,11 @@ def test_an_output_with_a_slash_at_its_end_is_a_folder(tmp_path, model):
 
 def test_what_a_folder_passes_over_is_said(tmp_path, model):
     picture(tmp_path / "in" / "a.png")
-    for name in ("b.heic", "c.heic"):
+    for name in ("b.psd", "c.psd"):
         (tmp_path / "in" / name).write_text("")
     result = call("upscale", tmp_path / "in", "--model", model)
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[-1].endswith("passed over 2 .heic")
+    assert result.stdout.splitlines()[-1].endswith("passed over 2 .psd")
 
 
 def test_what_was_left_out_is_said_in_the_same_line(tmp_path, model):

@@ -197,7 +197,7 @@ def _save(reading: int, target: _Target, layout: Layout) -> None:
             size = layout.width * layout.height * layout.channels * layout.dtype.itemsize
             options["bigtiff"] = size > _CLASSIC_TIFF
         try:
-            image = pyvips.Image.pngload_source(source, access="sequential", fail_on="error")
+            image = pyvips.Image.pngload_source(source, access="sequential", fail_on="error", unlimited=True)
             pyvips.Operation.call(f"{target.kind.lower()}save_target", image, sink, **options)
         except pyvips.Error:
             if target.error is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import logging
 import os
-import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -14,24 +14,47 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError, features
+from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.files import whole_or_nothing
-from tddsr.pictures import deep
+from tddsr.pictures import decoding
 from tddsr.pictures.encoding import encode
-from tddsr.pictures.metadata import Metadata, read_metadata
-from tddsr.pictures.picture import Layout, Picture, Pixels, convert, to_8_bit
-from tddsr.pictures.profiles import coded_colours, coded_profile, in_srgb
+from tddsr.pictures.metadata import Metadata
+from tddsr.pictures.picture import Layout, Picture, Pixels, convert
+from tddsr.pictures.pil import from_pil, to_pil
+from tddsr.pictures.profiles import coded_colours, coded_profile
 from tddsr.pictures.vips import pyvips
+
+__all__ = [
+    "READABLE",
+    "WRITABLE",
+    "Layout",
+    "Source",
+    "check_writable",
+    "encode_bands",
+    "from_pil",
+    "header_size",
+    "holds_transparency",
+    "kind_of",
+    "layout_of",
+    "read_picture",
+    "stored_dtype",
+    "to_pil",
+    "write_bands",
+    "write_picture",
+]
+
+_HEIF = importlib.util.find_spec("pillow_heif") is not None
+_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 
 READABLE = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".tga"}
 READABLE |= {".avif"} if "avif" in features.get_supported() else set()
-_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
-_HEIF = importlib.util.find_spec("pillow_heif") is not None
 READABLE |= {".heic", ".heif"} if _HEIF else set()
 """Suffixes of the files that a folder is searched for."""
 
+# What Pillow logs of damaged files is nothing for a terminal.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 # Metadata of a picture may well be larger than Pillow expects.
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 2**25)
 
@@ -48,79 +71,18 @@ _WRITERS = {
 
 WRITABLE = set(_WRITERS)
 
-_PHOTOMETRIC, _PLANES, _BITS, _SUBFILE, _SUB_PICTURES = 262, 284, 258, 254, 330
+_SUBFILE, _SUB_PICTURES = 254, 330
 """TIFF tags."""
 
 _BAND = 256
 """Rows that are put together at a time."""
-
-
-def _from_deep_grey(image: Image.Image, white_is_zero: bool, metadata: Metadata) -> Picture:
-    """Of 16 bit, or of 32 bit that are no more than 16, or 8."""
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageError("32-bit pictures are not supported: convert it to 8 or 16 bit")
-    values = values.astype(np.uint8 if image.mode == "I" and values.max() <= 255 else np.uint16)
-    alpha = None
-    if isinstance(clear := image.info.get("transparency"), int):
-        alpha = np.where(values == clear, 0, 255).astype(np.uint8)
-        values = to_8_bit(values)  # PIL holds no 16-bit picture with transparency
-    if white_is_zero:  # Pillow turns 8 bit over, not 16
-        values = np.iinfo(values.dtype).max - values
-    return Picture(np.repeat(values[..., None], 3, axis=2), alpha, True, metadata)
-
-
-def from_pil(image: Image.Image) -> Picture:
-    """Take a PIL image of any mode apart. Mode I is 16 bit, or 8 bit where no value is above 255.
-
-    Raises:
-        ImageError: it has no pixels, floating-point ones, or 16-bit ones in planes, which PIL decodes wrongly.
-    """
-    if 0 in image.size:
-        raise ImageError(f"a picture of {image.width}x{image.height} has no pixels")
-    metadata = read_metadata(image)
-    tags = getattr(image, "tag_v2", {})
-    if tags.get(_PLANES) == 2 and tags.get(_BITS, (8,))[0] > 8:
-        raise ImageError("16-bit colour in planes is not supported: save it as 8 bit, or with pixels side by side")
-    white_is_zero = tags.get(_PHOTOMETRIC) == 0
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ImageError("floating-point pictures are not supported: convert it to 8 or 16 bit")
-    if image.mode.startswith("I"):
-        return _from_deep_grey(image, white_is_zero, metadata)
-    if image.mode == "La":  # grey that is multiplied with its transparency: PIL knows one way out of it
-        image = image.convert("LA")
-    grey = image.mode in ("1", "L", "LA")
-    if image.mode in ("CMYK", "LAB"):
-        image, metadata = Image.fromarray(in_srgb(image, metadata.icc)), replace(metadata, icc=None)
-    metadata = replace(metadata, icc=None) if image.mode in ("YCbCr", "HSV") else metadata.fitting(grey)
-    if image.has_transparency_data:
-        pixels = np.asarray(image.convert("RGBA"))
-        return Picture(np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3]), grey, metadata)
-    return Picture(np.asarray(image.convert("RGB")), None, grey, metadata)
-
-
-def to_pil(picture: Picture) -> Image.Image:
-    """Put a picture together again: L, LA, I;16, RGB or RGBA.
-
-    Raises:
-        ImageError: 16-bit colour or transparency, which PIL cannot hold.
-    """
-    if picture.rgb.dtype == np.uint16 and (not picture.grey or picture.alpha is not None):
-        raise ImageError("16-bit pictures can only be grey and opaque")
-    image = Image.fromarray(picture.luma if picture.grey else picture.rgb)
-    if picture.alpha is not None:
-        image.putalpha(Image.fromarray(picture.alpha))
-    image.info.update(picture.metadata.info)
-    return image
-
 
 Source = Path | bytes
 """A file, or all that is in one."""
 
 
 def _name(source: Source) -> str:
-    return "the picture" if isinstance(source, bytes) else str(source)
+    return "the given file" if isinstance(source, bytes) else str(source)
 
 
 def _content(source: Source) -> bytes:
@@ -133,7 +95,7 @@ def _open(source: Source) -> Image.Image:
     except UnidentifiedImageError:
         content = _content(source)
     if content[4:8] != b"ftyp" or content[8:12] not in _HEIF_BRANDS:
-        return deep.stand_in(content)
+        return decoding.stand_in(content)
     if not _HEIF:
         raise ImageError("HEIC pictures need one more package: pip install 'tddsr[heif]'")
     importlib.import_module("pillow_heif").register_heif_opener()
@@ -225,20 +187,20 @@ def _is_lossless_webp(content: bytes) -> bool:
     return False
 
 
-def holds_transparency(path: Path) -> bool:
+def holds_transparency(source: Source) -> bool:
     """Whether a file is a picture with transparency, by its header."""
-    with contextlib.suppress(ImageError), _opened(path) as image:
+    with contextlib.suppress(ImageError), _opened(source) as image:
         return image.has_transparency_data
     return False
 
 
-def header_size(path: Path) -> tuple[int, int]:
+def header_size(source: Source) -> tuple[int, int]:
     """(width, height) by the file's header, without decoding it.
 
     Raises:
         ImageError: the file is missing or not a picture.
     """
-    with _opened(path) as image:
+    with _opened(source) as image:
         return image.size
 
 
@@ -264,7 +226,7 @@ def read_picture(source: Source) -> Picture:
         if (pages := _pages(image)) > 1:
             warnings.warn(f"{name}: holds {pages} pictures, the first is taken", ImageWarning, stacklevel=2)
         content = _content(source)
-        picture = deep.read(content, image) or from_pil(_load(name, content, image))
+        picture = decoding.read(content, image) or from_pil(_load(name, content, image))
         if image.format == "WEBP" and _is_lossless_webp(content):
             picture.metadata = replace(picture.metadata, lossless=True)
         if (codes := coded_colours(content)) and (image.format == "PNG" or not picture.metadata.icc):
@@ -274,16 +236,22 @@ def read_picture(source: Source) -> Picture:
 
 def check_writable(path: Path, size: tuple[int, int] | None = None, alpha: bool = False) -> None:
     """Raise ImageError if a picture of ``size`` (width, height) cannot be written to ``path``, before it is made."""
-    if path.suffix.lower() not in _WRITERS:
-        raise ImageError(f"{path}: cannot write '{path.suffix}' files; use one of {', '.join(sorted(WRITABLE))}")
-    name, largest = _WRITERS[path.suffix.lower()]
-    if size is not None and max(size) > largest:
-        raise ImageError(f"{path}: {name} holds at most {largest} pixels a side, not {size[0]}x{size[1]}; write .png")
-    if alpha and name == "JPEG":
-        raise ImageError(f"{path}: JPEG cannot hold transparency; write .png or .webp")
+    _check_kind(str(path), path.suffix, size, alpha)
     existing = next(parent for parent in path.absolute().parents if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ImageError(f"{path}: cannot be written (no permission to write to {existing}, or not a folder)")
+
+
+def _check_kind(name: str, suffix: str, size: tuple[int, int] | None, alpha: bool) -> str:
+    """The kind of a file with this suffix, which can hold such a picture."""
+    if suffix.lower() not in _WRITERS:
+        raise ImageError(f"{name}: cannot write '{suffix}' files; use one of {', '.join(sorted(WRITABLE))}")
+    kind, largest = _WRITERS[suffix.lower()]
+    if size is not None and max(size) > largest:
+        raise ImageError(f"{name}: {kind} holds at most {largest} pixels a side, not {size[0]}x{size[1]}; write .png")
+    if alpha and kind == "JPEG":
+        raise ImageError(f"{name}: JPEG cannot hold transparency; write .png or .webp")
+    return kind
 
 
 def stored_dtype(suffix: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -311,6 +279,19 @@ def _marked(bands: Iterable[Pixels], layout: Layout) -> Iterator[Pixels]:
         raise _BandsError from error
 
 
+@contextlib.contextmanager
+def _writing(name: str) -> Iterator[None]:
+    """Whatever goes wrong with a file inside the block is an ImageError; what the bands raise comes out as it is."""
+    try:
+        yield
+    except _BandsError as error:
+        raise cast("Exception", error.__cause__) from None
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be written ({error.strerror or error})") from error
+    except (pyvips.Error, ValueError) as error:
+        raise ImageError(f"{name}: cannot be written ({' '.join(str(error).split())})") from error
+
+
 def write_bands(path: Path, bands: Iterable[Pixels], layout: Layout, metadata: Metadata) -> None:
     """Write a picture file, whole or not at all, while its rows are made: few are in memory, except for WebP.
 
@@ -324,25 +305,20 @@ def write_bands(path: Path, bands: Iterable[Pixels], layout: Layout, metadata: M
         ImageError: the kind of file is unknown or cannot hold the picture, or the folder cannot be written to.
         Exception: whatever ``bands`` raises.
     """
-    check_writable(path, (layout.width, layout.height), layout.channels in (2, 4))
-    try:
+    check_writable(path, layout.size, layout.alpha)
+    with _writing(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_or_nothing(path) as temporary, temporary.open("w+b") as file:
             encode(file, _WRITERS[path.suffix.lower()][0], _marked(bands, layout), layout, metadata)
-    except _BandsError as error:
-        raise cast("Exception", error.__cause__) from None
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
-    except (pyvips.Error, ValueError) as error:
-        raise ImageError(f"{path}: cannot be written ({' '.join(str(error).split())})") from error
 
 
 def encode_bands(kind: str, bands: Iterable[Pixels], layout: Layout, metadata: Metadata) -> bytes:
     """What ``write_bands`` would write into a file with the suffix ``kind``."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"picture{kind}")
-        write_bands(path, bands, layout, metadata)
-        return path.read_bytes()
+    file = io.BytesIO()
+    name = _check_kind("the result", kind, layout.size, layout.alpha)
+    with _writing("the result"):
+        encode(file, name, _marked(bands, layout), layout, metadata)
+    return file.getvalue()
 
 
 def write_picture(path: Path, picture: Picture) -> None:

@@ -57,6 +57,16 @@ class Layout:
     channels: int
     dtype: np.dtype[Any]
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.width, self.height
+
+    @property
+    def alpha(self) -> bool:
+        """Whether there is transparency."""
+        return self.channels in (2, 4)
+
 
 def largest(dtype: np.dtype[Any]) -> float:
     """The value of white."""

@@ -61,21 +61,28 @@ def gamma_profile(gamma: float, chromaticity: tuple[float, ...] = SRGB, grey: bo
 
 
 def coded_colours(content: bytes) -> tuple[int, int] | None:
-    """The codes (ITU-T H.273) by which a PNG (cICP) or an AVIF (nclx) file tells its primaries and their transfer."""
+    """The codes (ITU-T H.273) by which a PNG (cICP) or an AVIF or HEIC (nclx) tells its primaries and their transfer.
+
+    None if there are none, or no known primaries.
+    """
     if content.startswith(b"\x89PNG"):
-        at = content.find(b"\0\0\0\4cICP", 0, content.find(b"IDAT"))
-        return (content[at + 8], content[at + 9]) if at > 0 else None
-    at = content.find(b"colrnclx", 0, 2**16) if content[4:8] == b"ftyp" else -1
-    return struct.unpack(">HH", content[at + 8 : at + 12]) if at > 0 else None
+        at, form = content.find(b"\0\0\0\4cICP", 0, content.find(b"IDAT")), ">BB"
+    else:
+        at, form = content.find(b"colrnclx", 0, 2**16) if content[4:8] == b"ftyp" else -1, ">HH"
+    codes = content[at + 8 : at + 8 + struct.calcsize(form)]
+    if at < 0 or len(codes) < struct.calcsize(form):
+        return None
+    primaries, transfer = struct.unpack(form, codes)
+    return (primaries, transfer) if primaries in _PRIMARIES else None
 
 
 def coded_profile(primaries: int, transfer: int, grey: bool = False) -> bytes | None:
-    """A profile of the colours of such codes; None for sRGB, and for unknown ones.
+    """A profile of the colours of such codes; None for sRGB. Unknown transfers are taken for that of sRGB.
 
     What is brighter than the white of paper in a picture of high dynamic range (PQ, HLG) is shown as that white.
     """
     curves = {4: _power(2.2), 5: _power(2.8), 8: _power(1), 16: _pq, 18: _hlg}
-    if primaries not in _PRIMARIES or (primaries == 1 and transfer not in curves):
+    if primaries == 1 and transfer not in curves:
         return None
     light = curves.get(transfer, _srgb)(np.linspace(0, 1, 4096)).clip(0, 1)
     table = (light * 65535).round().astype(">u2").tobytes()

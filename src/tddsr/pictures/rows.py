@@ -33,18 +33,23 @@ class _Window:
 
     def __init__(self, bands: Iterable[Floats]) -> None:
         self.bands = iter(bands)
-        self.held: Floats | None = None
+        self.held: list[Floats] = []
         self.start = 0
 
     def rows(self, first: int, last: int) -> Floats:
         """A copy of rows first..last-1: a view would keep the whole band while the next one is made."""
-        while self.held is None or self.start + len(self.held) < last:
-            if self.held is not None:
-                self.held, self.start = self.held[first - self.start :].copy(), first
-            band = next(self.bands)
-            self.held = band if self.held is None or not len(self.held) else np.concatenate([self.held, band])
-            del band
-        return self.held[first - self.start : last - self.start].copy()
+        while self.start + sum(map(len, self.held)) < last:
+            self._forget(first)
+            self.held = [band.copy() for band in self.held]
+            self.held.append(next(self.bands))
+        self._forget(first)
+        return np.concatenate(self.held)[: last - first] if len(self.held) > 1 else self.held[0][: last - first].copy()
+
+    def _forget(self, first: int) -> None:
+        while self.held and self.start + len(self.held[0]) <= first:
+            self.start += len(self.held.pop(0))
+        if self.held:
+            self.held[0], self.start = self.held[0][first - self.start :], first
 
 
 def _by_plane(pixels: Floats, size: tuple[int, int], box: Box, kernel: Kernel) -> Floats:

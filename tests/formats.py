@@ -1,0 +1,171 @@
+"""What becomes of every kind of file: found by reading and writing samples, and told by ``docs/formats.md``.
+
+python -m tests.formats
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tddsr.errors import ImageError, ImageWarning
+from tddsr.pictures.files import read_picture, write_picture
+from tddsr.pictures.metadata import Metadata
+from tddsr.pictures.picture import Picture
+from tddsr.pictures.profiles import gamma_profile
+from tests import samples
+from tests.samples import pixels
+
+PAGE = Path(__file__).parents[1] / "docs" / "formats.md"
+
+OUTPUTS = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif", "WebP": ".webp"}
+
+METADATA = {
+    "profile": Metadata(icc=samples.PROFILE),
+    "EXIF, GPS": Metadata(exif=samples.exif().tobytes()),
+    "XMP": Metadata(xmp=samples.XMP),
+    "IPTC": Metadata(iptc=samples.IPTC),
+    "comment": Metadata(text={"Comment": "box 4"}),
+    "other text": Metadata(text={"Title": "Boats"}),
+    "resolution": Metadata(dpi=(300, 150)),
+}
+
+
+def picture(channels: int, dtype: type[np.generic] = np.uint8, metadata: Metadata | None = None) -> Picture:
+    array = pixels(channels, dtype)
+    rgb = array[..., :3] if channels > 2 else array[..., :1].repeat(3, axis=2)
+    return Picture(rgb, array[..., -1] if channels in (2, 4) else None, channels < 3, metadata or Metadata())
+
+
+def through(source: Picture, suffix: str) -> tuple[Picture | None, list[str]]:
+    """What is in a file that is written of a picture (None: it is refused), and what is said."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", ImageWarning)
+        try:
+            write_picture(Path(folder, f"a{suffix}"), source)
+        except ImageError:
+            return None, []
+        return read_picture(Path(folder, f"a{suffix}")), [str(warning.message) for warning in said]
+
+
+def pixels_kept(source: Picture, suffix: str) -> str:
+    back, _ = through(source, suffix)
+    if back is None:
+        return "refused before the work"
+    changes = []
+    if back.rgb.dtype != source.rgb.dtype:
+        changes.append(f"{8 * back.rgb.itemsize} bit")
+    if back.grey != source.grey:
+        changes.append("as RGB")
+    assert (back.alpha is None) == (source.alpha is None)
+    exact = back.rgb.dtype == source.rgb.dtype and np.array_equal(back.rgb, source.rgb)
+    return ", ".join(changes or ["kept"]) + ("" if exact else ", lossy")
+
+
+def metadata_kept(metadata: Metadata, suffix: str, channels: int = 3) -> str:
+    back, said = through(picture(channels, metadata=metadata), suffix)
+    assert back is not None
+    told = back.metadata
+    if told.dpi is not None:
+        told = replace(told, dpi=(round(told.dpi[0]), round(told.dpi[1])))
+    if told == metadata:
+        return "kept"
+    assert told == Metadata(), told
+    return "left out, said" if said else "left out"
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head)]
+    lines += [["---"] * len(lines[0]), *map(list, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def of_pixels() -> str:
+    kinds = {1: "grey", 2: "grey with transparency", 3: "RGB", 4: "RGB with transparency"}
+    rows = [
+        [f"{name}, {bits} bit", *(pixels_kept(picture(channels, dtype), suffix) for suffix in OUTPUTS.values())]
+        for bits, dtype in ((8, np.uint8), (16, np.uint16))
+        for channels, name in kinds.items()
+    ]
+    lossless = picture(4, metadata=Metadata(lossless=True))
+    rows.append(["read from a lossless WebP", *(pixels_kept(lossless, suffix) for suffix in OUTPUTS.values())])
+    return table(["pixels", *OUTPUTS], rows)
+
+
+def of_metadata() -> str:
+    rows = [[name, *(metadata_kept(told, suffix) for suffix in OUTPUTS.values())] for name, told in METADATA.items()]
+    profile = Metadata(icc=gamma_profile(1 / 1.8, grey=True))
+    grey = ["grey profile"]
+    for suffix in OUTPUTS.values():
+        kept = metadata_kept(profile, suffix, channels=1)
+        grey.append("pixels become sRGB" if kept == "left out" else kept)
+    return table(["metadata", *OUTPUTS], [*rows, grey])
+
+
+def read_as(content: bytes) -> list[str]:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", ImageWarning)
+        found = read_picture(content)
+    metadata = found.metadata
+    told = {
+        "profile": metadata.icc,
+        "EXIF": metadata.exif,
+        "XMP": metadata.xmp,
+        "IPTC": metadata.iptc,
+        "comment": metadata.text.get("Comment"),
+        "text": {key for key in metadata.text if key != "Comment"},
+        "resolution": metadata.dpi,
+        "lossless": metadata.lossless,
+    }
+    lines = [str(warning.message).removeprefix("the given file: ") for warning in said]
+    return [
+        "grey" if found.grey else "RGB",
+        f"{8 * found.rgb.itemsize} bit",
+        "" if found.alpha is None else "yes",
+        ", ".join(name for name, value in told.items() if value),
+        "; ".join(lines),
+    ]
+
+
+def of_files() -> str:
+    rows = [[name, *read_as(content)] for name, content in sorted(samples.samples().items())]
+    return table(["file", "colours", "depth", "transparency", "metadata", "said"], rows)
+
+
+def page() -> str:
+    return f"""# Files: what is kept, converted, left out
+
+Made by `python -m tests.formats`, which reads and writes files of every kind; a test holds this page to it.
+
+## What is read
+
+A file is told by its content; its suffix counts where a folder is searched. Orientation is applied. CMYK and Lab become
+sRGB, CMYK by its profile. gAMA, cHRM and cICP of PNG and the codes of AVIF and HEIC become a profile; for high dynamic
+range it shows what is brighter than the white of paper as that white. PNG, TIFF and AVIF are read with all their bits,
+HEIC with 8. Of several pictures the first is taken, of a TIFF that begins with a preview the largest other one.
+Thumbnails, sizes, layers and private tags are not true of a larger picture, and left out.
+
+{of_files()}
+
+HEIC needs an extra: `pip install 'tddsr[heif]'`. Refused in one line are floating point; 32 bits, unless 16 suffice;
+grey with transparency in planes, and 16 bit in planes and tiles (TIFF); camera raws and JPEG XL; what is damaged or cut
+off (only the mark of a JPEG's end may be missing); and what claims more than 178 million pixels.
+
+## What is written
+
+{of_pixels()}
+
+{of_metadata()}
+
+Of each kind of metadata JPEG holds 64 KiB: what is longer is left out, which is said. A side of a WebP has at most
+16383 pixels, of a JPEG 65500, which is told before the work.
+"""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
