@@ -9,6 +9,7 @@ import pytest
 
 from tddsr.downloads import fetch as module
 from tddsr.downloads import known as published
+from tddsr.downloads.cache import cache_folder
 from tddsr.downloads.fetch import fetch
 from tddsr.downloads.known import S_LAB, PublishedFile
 from tddsr.errors import DownloadError, ModelError, TddsrError, WeightsError
@@ -44,7 +45,7 @@ def fails(file: PublishedFile, match: str) -> str:
         fetch(file)
     message = str(caught.value)
     assert "\n" not in message
-    assert not (module.cache_folder() / file.name).exists()
+    assert not (cache_folder() / file.name).exists()
     return message
 
 

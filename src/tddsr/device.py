@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tddsr.downloads.fetch import cache_folder
+from tddsr.downloads.cache import cache_folder
 from tddsr.errors import UsageError
 
 if TYPE_CHECKING:

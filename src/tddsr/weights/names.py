@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tddsr.downloads.fetch import cache_folder
+from tddsr.downloads.cache import cache_folder
 from tddsr.errors import ModelError
 from tddsr.weights.registry import MODELS, SUFFIXES, UNPUBLISHED, files_here
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from tddsr.downloads.fetch import CACHE, cache_folder, fetch, forget
+from tddsr.downloads.cache import CACHE, cache_folder
+from tddsr.downloads.fetch import fetch, forget
 from tddsr.downloads.known import AUTOENCODER, Licence
 from tddsr.errors import DownloadError, ModelError
 from tddsr.model import ModelConfig, ScheduleConfig
