@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from tddsr.degradation.presets import choose_presets
+from tddsr.engines.torch import TorchEngine
 from tddsr.evaluation.methods import Method
 from tddsr.evaluation.pictures import find_pictures
 from tddsr.evaluation.results import Protocol
@@ -23,6 +24,7 @@ from tddsr.evaluation.run import evaluate
 from tddsr.metrics.table import METRICS, load_scores
 from tddsr.model import multiply_adds_per_lr_pixel
 from tddsr.upscaler import Upscaler
+from tddsr.weights.names import load_model
 
 SIDE = 128
 
@@ -83,15 +85,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     given = dict(model.split("=", 1) for model in options.models)
-    upscalers = {name: Upscaler.load(file, device="cpu") for name, file in given.items()}
+    upscalers = {name: Upscaler(TorchEngine.load(file, "cpu")) for name, file in given.items()}
     times = seconds(upscalers, options.repeats)
     found = scores(upscalers, options.hr, options.preset, options.limit)
     first = next(iter(times.values()))
     print("| network | M multiply-adds a pixel | halo | seconds | times as fast | LPIPS-VGG |\n" + "| --- " * 6 + "|")
-    for name, upscaler in upscalers.items():
-        cost = multiply_adds_per_lr_pixel(upscaler.model) / 1e6
+    for name in upscalers:
+        model = load_model(given[name])
+        cost = multiply_adds_per_lr_pixel(model) / 1e6
         print(
-            f"| {name} | {cost:.2f} | {upscaler.model.halo(1)} | {times[name]:.3f} | {first / times[name]:.1f}",
+            f"| {name} | {cost:.2f} | {model.halo(1)} | {times[name]:.3f} | {first / times[name]:.1f}",
             end="",
         )
         print(f" | {found[name]:.4f} |")

@@ -1,6 +1,7 @@
 """Memory and time of enlarging files of 1, 10 and 100 megapixels (out), each in a process of its own.
 
-    python benchmarks/memory.py [MODEL] [--threads 1] [--megapixels 1 10 100] [--suffix .png] [--budget MIB] [--scale 4]
+    python benchmarks/memory.py [MODEL] [--engine onnx] [--threads 1] [--megapixels 1 10 100] [--suffix .png]
+                                [--budget MIB] [--scale 4]
 
 Prints a Markdown table. "Above rest" is the largest resident memory while the file is read, enlarged and written, less
 the process's after loading the model. ``--budget``: what a tile and a finished row of tiles may take, instead of what
@@ -20,7 +21,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from tddsr import enlarge
@@ -37,11 +37,10 @@ def resident(what: str) -> float:
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Enlarge one file in this process."""
-    torch.set_num_threads(options.threads)
     if options.budget is not None:
         enlarge._BUDGET = options.budget * 2**20
     source, target = options.case
-    upscaler = Upscaler.load(options.model, device="cpu")
+    upscaler = Upscaler.load(options.model, engine=options.engine, device="cpu")
     rest, start = resident("VmRSS"), time.perf_counter()
     upscaler(source, output=target, scale=options.scale)
     return {"seconds": time.perf_counter() - start, "rest": rest, "peak": resident("VmHWM")}
@@ -51,6 +50,7 @@ def main() -> None:
     """Start a process for each size and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", default="compact-small")
+    parser.add_argument("--engine", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--megapixels", type=float, nargs="+", default=[1, 10, 100])
     parser.add_argument("--suffix", default=".png")

@@ -37,7 +37,7 @@ from tddsr.report.tables import Absent, Column, Group, Measured, Quoted, Source
 from tddsr.training.load import load_settings
 from tddsr.training.recipe import Part
 from tddsr.weights.names import SHIPPED
-from tddsr.weights.published import MODELS, UNPUBLISHED, files_here
+from tddsr.weights.registry import MODELS, UNPUBLISHED, files_here
 
 TABLES = Path(__file__).parent / "tables"
 

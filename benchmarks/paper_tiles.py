@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from tddsr.engines.torch import TorchEngine
 from tddsr.model import Model, ModelConfig, ScheduleConfig
 from tddsr.networks.autoencoder import VQConfig
 from tddsr.networks.swin_unet import SwinUNetConfig
@@ -39,9 +40,9 @@ def main() -> None:
     parser.add_argument("--tiles", type=int, nargs="+", default=[64, 128])
     options = parser.parse_args()
     model, picture = random_student(), np.array(Image.open(options.picture).convert("RGB"))
-    whole = Upscaler(model, tile=None)(picture).astype(float)
-    others = {f"tiles of {tile}": Upscaler(model, tile=tile)(picture) for tile in options.tiles}
-    others["whole, another seed"] = Upscaler(model, tile=None)(picture, seed=1)
+    whole = Upscaler(TorchEngine(model), tile=None)(picture).astype(float)
+    others = {f"tiles of {tile}": Upscaler(TorchEngine(model), tile=tile)(picture) for tile in options.tiles}
+    others["whole, another seed"] = Upscaler(TorchEngine(model), tile=None)(picture, seed=1)
     print(f"{picture.shape[1]}x{picture.shape[0]}, differences from the whole picture, of 255\n")
     print("| | mean | 99 % are below |\n| --- | --- | --- |")
     for name, result in others.items():

@@ -16,6 +16,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
+from tddsr.engines.torch import TorchEngine
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.files import whole_or_nothing
 from tddsr.pictures.arrays import from_array
@@ -39,7 +40,7 @@ def scene(seed: int = 0) -> Image.Image:
 
 @pytest.fixture
 def upscaler(student) -> Upscaler:
-    return Upscaler(student)
+    return Upscaler(TorchEngine(student))
 
 
 def exif_of_a_camera() -> Image.Exif:

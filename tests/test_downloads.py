@@ -9,10 +9,11 @@ import pytest
 
 from tddsr.downloads import fetch as module
 from tddsr.downloads import known as published
+from tddsr.downloads.cache import cache_folder
 from tddsr.downloads.fetch import fetch
 from tddsr.downloads.known import S_LAB, PublishedFile
 from tddsr.errors import DownloadError, ModelError, TddsrError, WeightsError
-from tddsr.weights.published import MODELS
+from tddsr.weights.registry import MODELS
 from tests.server import Server, serving
 
 CONTENT = os.urandom(2_000_000)
@@ -44,7 +45,7 @@ def fails(file: PublishedFile, match: str) -> str:
         fetch(file)
     message = str(caught.value)
     assert "\n" not in message
-    assert not (module.cache_folder() / file.name).exists()
+    assert not (cache_folder() / file.name).exists()
     return message
 
 
@@ -208,5 +209,5 @@ def test_known_files_have_names_of_their_own():
     files = [file for file in vars(published).values() if isinstance(file, PublishedFile)]
     assert {file for model in MODELS.values() for file in model.files} < set(files)
     assert len({file.name for file in files}) == len(files) == 10
-    assert {model.schedule.steps for model in MODELS.values()} == {1, 4, 15}
+    assert {model.schedule["steps"] for model in MODELS.values()} == {1, 4, 15}
     assert {name for name, model in MODELS.items() if model.role == "student"} == {"sinsr", "sinsr-v2"}

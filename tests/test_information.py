@@ -12,7 +12,7 @@ from tddsr import __version__
 from tddsr.device import describe
 from tddsr.weights.file import save_model
 from tddsr.weights.names import find_model, list_models
-from tddsr.weights.published import MODELS
+from tddsr.weights.registry import MODELS
 from tests.conftest import photo
 from tests.test_cli import call
 
@@ -55,7 +55,7 @@ def test_info_is_lines_to_paste(tmp_path, monkeypatch):
     assert found["numpy"] == np.__version__
     assert found["cache"] == str(tmp_path / "cache")
     assert found["TDDSR_FEATURES"] == str(tmp_path / "weights")
-    assert ("cuda:0" in found["devices"]) == torch.cuda.is_available()
+    assert ("cuda:0" in found["torch devices"]) == torch.cuda.is_available()
 
 
 def test_the_shell_completes_commands():

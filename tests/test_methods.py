@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tddsr.engines.torch import TorchEngine
 from tddsr.errors import ImageError, MethodUnavailableError
 from tddsr.evaluation.methods import PLAIN, find_method, find_methods
 from tddsr.evaluation.pictures import Pair
@@ -42,7 +43,7 @@ def test_models_by_file_with_steps_sampler_and_seed(teacher, tmp_path):
     save_model(teacher, file)
     name, method = find_method(f"{file}@2:stochastic", "cpu")
     assert (name, method.steps, method.noisy) == ("mine@2-stochastic", 2, True)
-    expected = Upscaler(teacher)(LR, seed=3, steps=2, sampler="stochastic")
+    expected = Upscaler(TorchEngine(teacher))(LR, seed=3, steps=2, sampler="stochastic")
     assert np.array_equal(method.enlarge(PAIR, 3), expected)
     assert not np.array_equal(method.enlarge(PAIR, 4), expected)
     name, plain = find_method(f"ours={file}", "cpu")

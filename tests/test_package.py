@@ -22,6 +22,8 @@ CARRIED = (
     "py.typed",
     "weights/compact.safetensors",
     "weights/compact-small.safetensors",
+    "weights/compact.onnx",
+    "weights/compact-small.onnx",
     "weights/MODEL_CARD.md",
     "weights/ATTRIBUTION.md",
     "weights/REALESRGAN_LICENSE",
@@ -101,7 +103,7 @@ def test_the_wheel_holds_nothing_else(in_wheel):
     places = {name.split("/")[0] for name in in_wheel}
     assert places == {"tddsr", f"tddsr-{tddsr.__version__}.dist-info"}
     suffixes = {Path(name).suffix for name in in_wheel if name.startswith("tddsr/")}
-    assert suffixes <= {".py", ".typed", ".safetensors", ".md", ".html", ".css", ".js", ".yaml", ""}
+    assert suffixes <= {".py", ".typed", ".safetensors", ".onnx", ".md", ".html", ".css", ".js", ".yaml", ""}
     assert {Path(name).name for name in in_wheel if not Path(name).suffix} <= {
         "METADATA", "RECORD", "WHEEL", "LICENSE", "LPIPS_LICENSE", "NIQE_LICENSE", "DISTS_LICENSE",
         "REALESRGAN_LICENSE",

@@ -13,7 +13,8 @@ from tddsr.errors import ModelError
 from tddsr.model import Model
 from tddsr.networks.autoencoder import VQAutoencoder
 from tddsr.networks.rrdb import OURS
-from tddsr.weights import published as registry
+from tddsr.weights import published as conversion
+from tddsr.weights import registry
 from tddsr.weights.names import list_models, load_model, read_notes
 from tddsr.weights.published import convert_published
 from tests.conftest import small_rrdb
@@ -54,7 +55,8 @@ def server(folder: Path, tmp_path: Path, monkeypatch) -> Iterator[Server]:
 
         sinsr = registry.MODELS["sinsr"]
         monkeypatch.setitem(registry.MODELS, "sinsr", replace(sinsr, file=moved(sinsr.file, known=False)))
-        monkeypatch.setattr(registry, "AUTOENCODER", moved(AUTOENCODER, known=True))
+        for module in (registry, conversion):
+            monkeypatch.setattr(module, "AUTOENCODER", moved(AUTOENCODER, known=True))
         yield server
 
 

@@ -18,6 +18,7 @@ ROOMS = (
     "diffusion",
     "model",
     "weights",
+    "engines",
     "enlarge",
     "upscaler",
     "__init__",

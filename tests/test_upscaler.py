@@ -7,7 +7,8 @@ from PIL import Image
 
 from tddsr import enlarge as module
 from tddsr.device import pick_device
-from tddsr.enlarge import Enlarger
+from tddsr.engines.engine import describe
+from tddsr.engines.torch import TorchEngine
 from tddsr.errors import ImageError
 from tddsr.model import Model
 from tddsr.networks.compact import CompactNet
@@ -19,7 +20,7 @@ from tests.derived import small_paper_model
 
 @pytest.fixture
 def upscaler(student: Model) -> Upscaler:
-    return Upscaler(student)
+    return Upscaler(TorchEngine(student))
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> int:
@@ -32,47 +33,47 @@ def difference(a: np.ndarray, b: np.ndarray) -> int:
 def test_tiles_give_the_pixels_of_the_whole(student, tile, size):
     picture = photo(*size)
     assert max(size) > 2 * student.halo(1)  # so that there are tiles that see no border
-    whole = Upscaler(student, tile=None)(picture)
-    assert difference(Upscaler(student, tile=tile)(picture), whole) <= 1
+    whole = Upscaler(TorchEngine(student), tile=None)(picture)
+    assert difference(Upscaler(TorchEngine(student), tile=tile)(picture), whole) <= 1
     # Apart from 8 bit, only the order of sums differs: a halo too small by a few pixels would show.
-    exact, tiled = (Upscaler(student, tile=t)(picture / 255) for t in (None, tile))
+    exact, tiled = (Upscaler(TorchEngine(student), tile=t)(picture / 255) for t in (None, tile))
     assert np.abs(exact - tiled).max() < 1e-5
 
 
 @pytest.mark.parametrize("sampler", ["deterministic", "stochastic"])
 def test_tiles_are_exact_with_many_steps(teacher, sampler):
     picture = photo(90, 70)
-    whole = Upscaler(teacher, tile=None)(picture, steps=3, sampler=sampler)
-    assert difference(Upscaler(teacher, tile=24)(picture, steps=3, sampler=sampler), whole) <= 1
+    whole = Upscaler(TorchEngine(teacher), tile=None)(picture, steps=3, sampler=sampler)
+    assert difference(Upscaler(TorchEngine(teacher), tile=24)(picture, steps=3, sampler=sampler), whole) <= 1
 
 
 def test_networks_that_see_the_whole_picture_are_blended_from_overlapping_tiles(monkeypatch):
     model, picture = small_paper_model("student"), photo(40, 150)
     seen, calls = [], []
-    run_tile = Enlarger.run_tile
+    run = TorchEngine._run
 
     def spy(self, pixels, *rest):
         calls.append(pixels.shape[-2:])
-        return run_tile(self, pixels, *rest)
+        return run(self, pixels, *rest)
 
-    monkeypatch.setattr(Enlarger, "run_tile", spy)
-    large = Upscaler(model, tile=64)(picture, progress=lambda done, total: seen.append((done, total)))
+    monkeypatch.setattr(TorchEngine, "_run", spy)
+    large = Upscaler(TorchEngine(model), tile=64)(picture, progress=lambda done, total: seen.append((done, total)))
     assert large.shape == (160, 600, 3)
     multiple = model.multiple
     assert all(height % multiple == width % multiple == 0 for height, width in calls)
     assert seen == [(i + 1, len(calls)) for i in range(len(calls))]
     assert len(calls) >= 3
     # Where one tile alone counts, its pixels are those of that part of the picture by itself: noise is by place.
-    alone = Upscaler(model, tile=None)(picture[:, :64])
+    alone = Upscaler(TorchEngine(model), tile=None)(picture[:, :64])
     assert difference(large[:, :170], alone[:, :170]) <= 1
 
 
 def test_half_precision_that_overflows_goes_on_in_float32(student, monkeypatch):
     picture, sample = photo(24, 32), Model.sample
-    expected = Upscaler(student)(picture)
-    upscaler = Upscaler(student.place("cpu", torch.bfloat16))
+    expected = Upscaler(TorchEngine(student))(picture)
+    upscaler = Upscaler(TorchEngine(student.place("cpu", torch.bfloat16)))
     assert difference(upscaler(picture), expected) < 25
-    assert upscaler.enlarger.weight.dtype == torch.bfloat16
+    assert describe(upscaler.engine)["precision"] == "bfloat16"
 
     def overflowing(self, *arguments):
         hr = sample(self, *arguments)
@@ -81,7 +82,7 @@ def test_half_precision_that_overflows_goes_on_in_float32(student, monkeypatch):
     monkeypatch.setattr(Model, "sample", overflowing)
     with pytest.warns(RuntimeWarning, match="float32"):
         result = upscaler(picture)
-    assert upscaler.enlarger.weight.dtype == torch.float32
+    assert describe(upscaler.engine)["precision"] == "float32"
     assert difference(result, expected) < 10  # its weights were rounded
 
 
@@ -96,24 +97,24 @@ def test_a_part_of_a_picture_has_the_noise_of_its_place(upscaler):
     """Where the crop starts at the picture's corner, the noise is the same; so is all but the far border."""
     picture = photo(120, 120)
     whole, part = upscaler(picture), upscaler(picture[:100, :100])
-    inside = 4 * (100 - upscaler.model.halo(1))
+    inside = 4 * (100 - upscaler.engine.halo(1))
     assert difference(whole[:inside, :inside], part[:inside, :inside]) <= 1
 
 
 def test_out_of_memory_halves_the_tile_and_goes_on(student, monkeypatch):
     picture = photo(100, 100)
-    expected = Upscaler(student)(picture)
+    expected = Upscaler(TorchEngine(student))(picture)
     sizes = []
-    run_tile = Enlarger.run_tile
+    run = TorchEngine._run
 
     def with_little_memory(self, pixels, *rest):
         sizes.append(pixels.shape[-1])
         if pixels.shape[-1] > 90:
             raise torch.OutOfMemoryError("out of memory")
-        return run_tile(self, pixels, *rest)
+        return run(self, pixels, *rest)
 
-    monkeypatch.setattr(Enlarger, "run_tile", with_little_memory)
-    upscaler = Upscaler(student, tile=None)
+    monkeypatch.setattr(TorchEngine, "_run", with_little_memory)
+    upscaler = Upscaler(TorchEngine(student), tile=None)
     with pytest.warns(RuntimeWarning, match="out of memory"):
         assert difference(upscaler(picture), expected) <= 1
     assert sizes[0] >= 100
@@ -126,9 +127,9 @@ def test_errors_that_are_not_about_memory_are_not_swallowed(student, monkeypatch
     def broken(*_args):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(Enlarger, "run_tile", broken)
+    monkeypatch.setattr(TorchEngine, "_run", broken)
     with pytest.raises(RuntimeError, match="something else"):
-        Upscaler(student)(photo())
+        Upscaler(TorchEngine(student))(photo())
 
 
 def test_the_seed_decides(upscaler):
@@ -217,7 +218,7 @@ def test_rare_kinds_are_written_as_png():
 
 def test_a_file_that_cannot_hold_the_result_is_refused_before_any_work(upscaler, tmp_path, monkeypatch):
     Image.fromarray(photo()).convert("RGBA").save(tmp_path / "a.png")
-    monkeypatch.setattr(Enlarger, "run_tile", None)
+    monkeypatch.setattr(TorchEngine, "_run", None)
     with pytest.raises(ImageError, match="transparency"):
         upscaler(tmp_path / "a.png", output=tmp_path / "b.jpg")
     with pytest.raises(ImageError, match=r"'\.xyz'"):
@@ -246,26 +247,26 @@ def test_other_arrays_and_things_are_refused(upscaler, picture):
 @pytest.mark.parametrize("tile", [0, -1, "none", 1.5])
 def test_impossible_tiles_are_refused(student, tile):
     with pytest.raises(ValueError, match="tile is"):
-        Upscaler(student, tile=tile)
+        Upscaler(TorchEngine(student), tile=tile)
 
 
 def test_progress_counts_tiles(student):
     seen = []
-    Upscaler(student, tile=16)(photo(32, 32), progress=lambda done, total: seen.append((done, total)))
+    Upscaler(TorchEngine(student), tile=16)(photo(32, 32), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_auto_tiles_bound_the_memory(student, monkeypatch):
     monkeypatch.setattr(module, "_BUDGET", CompactNet.bytes_per_lr_pixel * 80**2)  # as if only 80x80 pixels fitted
     areas = []
-    run_tile = Enlarger.run_tile
+    run = TorchEngine._run
 
     def spy(self, pixels, *rest):
         areas.append(pixels.shape[-1] * pixels.shape[-2])
-        return run_tile(self, pixels, *rest)
+        return run(self, pixels, *rest)
 
-    monkeypatch.setattr(Enlarger, "run_tile", spy)
-    Upscaler(student)(photo(150, 200))
+    monkeypatch.setattr(TorchEngine, "_run", spy)
+    Upscaler(TorchEngine(student))(photo(150, 200))
     assert max(areas) <= 84**2
 
 
@@ -280,18 +281,18 @@ def test_a_network_that_sees_too_far_for_memory_is_blended(monkeypatch):
     assert needed is not None
     assert halo > 128
     picture = photo(120, 150)
-    whole = Upscaler(model)(picture).astype(int)
+    whole = Upscaler(TorchEngine(model))(picture).astype(int)
     monkeypatch.setattr(module, "_BUDGET", needed * 100**2)
     monkeypatch.setattr(module, "_BLENDED_TILE", 96)
     sides = []
-    run_tile = Enlarger.run_tile
+    run = TorchEngine._run
 
     def spy(self, pixels, *rest):
         sides.append(max(pixels.shape[-2:]))
-        return run_tile(self, pixels, *rest)
+        return run(self, pixels, *rest)
 
-    monkeypatch.setattr(Enlarger, "run_tile", spy)
-    blended = Upscaler(model)(picture).astype(int)
+    monkeypatch.setattr(TorchEngine, "_run", spy)
+    blended = Upscaler(TorchEngine(model))(picture).astype(int)
     assert len(sides) > 1
     assert max(sides) <= 96
     assert whole.std() > 5

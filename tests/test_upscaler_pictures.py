@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms, ImageDraw
 
+from tddsr.engines.torch import TorchEngine
 from tddsr.enlarge import Enlarger
 from tddsr.errors import ImageWarning, ModelError
 from tddsr.model import Model
@@ -22,7 +23,7 @@ PHOTO = Path(__file__).parents[1] / "examples" / "coffee.jpg"
 
 @pytest.fixture
 def upscaler(student: Model) -> Upscaler:
-    return Upscaler(student)
+    return Upscaler(TorchEngine(student))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_rows_are_handed_on_while_tiles_are_made(student, tmp_path, monkeypatch)
         write_bands(path, watched(), layout, metadata)
 
     monkeypatch.setattr("tddsr.upscaler.write_bands", spy)
-    upscaler = Upscaler(student, tile=20)
+    upscaler = Upscaler(TorchEngine(student), tile=20)
     upscaler(tmp_path / "a.png", progress=lambda done, _: tiles.append(done))
     assert len(tiles) == 10
     assert rows[0][0] == 2  # a row of tiles is done, four are not begun
@@ -58,7 +59,7 @@ def test_rows_are_handed_on_while_tiles_are_made(student, tmp_path, monkeypatch)
 @pytest.mark.parametrize("scale", [1, 1.7, 2, 4, 5.3])
 def test_tiles_give_the_pixels_of_the_whole_at_any_scale(student, scale):
     picture = photo(90, 61) / 255
-    whole, tiled = (Upscaler(student, tile=tile)(picture, scale=scale) for tile in (None, 24))
+    whole, tiled = (Upscaler(TorchEngine(student), tile=tile)(picture, scale=scale) for tile in (None, 24))
     assert np.abs(whole - tiled).max() < 1e-4
 
 
@@ -161,7 +162,7 @@ def test_dim_floats_are_enlarged_as_bright_ones(upscaler, dtype):
 
 def test_tiles_of_dim_pictures_are_exact(student):
     picture = photo(90, 70).astype(np.uint16) * 9
-    whole, tiled = (Upscaler(student, tile=tile)(picture).astype(int) for tile in (None, 24))
+    whole, tiled = (Upscaler(TorchEngine(student), tile=tile)(picture).astype(int) for tile in (None, 24))
     assert np.abs(whole - tiled).max() <= 1
 
 
@@ -241,8 +242,8 @@ def test_tiles_of_masks_are_exact_and_counted(student):
     mask = np.where(photo(90, 70)[..., 0] > 120, 255, 0).astype(np.uint8)
     picture = np.dstack([photo(90, 70), mask])
     seen = []
-    tiled = Upscaler(student, tile=24)(picture, progress=lambda done, total: seen.append((done, total)))
-    whole = Upscaler(student, tile=None)(picture)
+    tiled = Upscaler(TorchEngine(student), tile=24)(picture, progress=lambda done, total: seen.append((done, total)))
+    whole = Upscaler(TorchEngine(student), tile=None)(picture)
     assert np.abs(whole.astype(int) - tiled).max() <= 1
     assert seen == [(i + 1, 24) for i in range(24)]
 
@@ -290,36 +291,36 @@ def test_metadata_can_be_stripped_but_for_the_profile(upscaler):
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 
-def tight_memory(monkeypatch, run_tile, error):
+def tight_memory(monkeypatch, run_tile):
     """Make the second tile run out of memory."""
     calls = []
 
     def run(self, *arguments):
         calls.append(1)
         if len(calls) == 2:
-            raise error
+            raise torch.OutOfMemoryError("out of memory")
         return run_tile(self, *arguments)
 
-    monkeypatch.setattr(Enlarger, "run_tile", run)
+    monkeypatch.setattr(TorchEngine, "_run", run)
 
 
 def test_smaller_tiles_go_on_where_the_larger_ones_stopped(student, monkeypatch):
     picture = photo(160, 60)
-    expected = Upscaler(student, tile=None)(picture)
-    tight_memory(monkeypatch, Enlarger.run_tile, MemoryError())
+    expected = Upscaler(TorchEngine(student), tile=None)(picture)
+    tight_memory(monkeypatch, TorchEngine._run)
     with pytest.warns(RuntimeWarning, match="memory"):
-        result = Upscaler(student, tile=80)(picture)
+        result = Upscaler(TorchEngine(student), tile=80)(picture)
     assert np.abs(result.astype(int) - expected).max() <= 1
 
 
 def repeated(_, lr, *__):
     """A network that repeats pixels, whatever the tile."""
-    return lr.repeat(4, axis=2).repeat(4, axis=3)
+    return torch.from_numpy(lr.repeat(4, axis=2).repeat(4, axis=3))
 
 
 def test_blended_rows_have_all_the_tiles_that_reach_them(monkeypatch):
     picture, rows = photo(150, 90), []
-    monkeypatch.setattr(Enlarger, "run_tile", repeated)
+    monkeypatch.setattr(TorchEngine, "_run", repeated)
     bands = Enlarger.bands
 
     def spy(self, *arguments, **options):
@@ -328,7 +329,7 @@ def test_blended_rows_have_all_the_tiles_that_reach_them(monkeypatch):
             yield band
 
     monkeypatch.setattr(Enlarger, "bands", spy)
-    large = Upscaler(small_paper_model("student"), tile=64)(picture)
+    large = Upscaler(TorchEngine(small_paper_model("student")), tile=64)(picture)
     assert len(rows) > 2
     assert np.array_equal(large, picture.repeat(4, axis=0).repeat(4, axis=1))
 
@@ -336,9 +337,9 @@ def test_blended_rows_have_all_the_tiles_that_reach_them(monkeypatch):
 @pytest.mark.parametrize("height", [150, 300])
 def test_blended_tiles_that_become_smaller_are_said(monkeypatch, height):
     picture = photo(height, 60)
-    tight_memory(monkeypatch, repeated, torch.OutOfMemoryError("out of memory"))
+    tight_memory(monkeypatch, repeated)
     with pytest.warns(ImageWarning, match="other pixels"):
-        large = Upscaler(small_paper_model("student"), tile=128)(picture)
+        large = Upscaler(TorchEngine(small_paper_model("student")), tile=128)(picture)
     assert np.array_equal(large, picture.repeat(4, axis=0).repeat(4, axis=1))
 
 
@@ -346,13 +347,13 @@ def test_the_smallest_tile_that_does_not_fit_is_an_error(student, monkeypatch):
     def no_memory(*_args):
         raise MemoryError
 
-    monkeypatch.setattr(Enlarger, "run_tile", no_memory)
+    monkeypatch.setattr(TorchEngine, "_run", no_memory)
     with pytest.warns(RuntimeWarning, match="memory"), pytest.raises(MemoryError):
-        Upscaler(student)(photo(100, 100))
+        Upscaler(TorchEngine(student))(photo(100, 100))
 
 
 def test_values_that_are_no_numbers_are_an_error(student):
     with torch.no_grad():
         next(student.parameters()).fill_(torch.nan)
     with pytest.raises(ModelError, match="damaged"):
-        Upscaler(student)(photo())
+        Upscaler(TorchEngine(student))(photo())

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from tddsr.downloads.fetch import cache_folder
+from tddsr.downloads.cache import cache_folder
 from tddsr.errors import ImageError, ImageWarning, TddsrError, UsageError
 from tddsr.files import leftovers
 from tddsr.pictures.files import WRITABLE

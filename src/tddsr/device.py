@@ -6,11 +6,13 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from tddsr.downloads.fetch import cache_folder
+from tddsr.downloads.cache import cache_folder
 from tddsr.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -19,6 +21,8 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises:
         UsageError: no such device on this machine.
     """
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -33,23 +37,38 @@ def pick_device(name: str = "auto") -> torch.device:
 
 def describe() -> dict[str, str]:
     """Versions, processor, devices, folders and environment, by name: what a report of a fault should contain."""
+    import onnxruntime
+
+    onnx = [provider.removesuffix("ExecutionProvider") for provider in onnxruntime.get_available_providers()]
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("onnxruntime", "numpy", "pillow")},
+        "system": platform.platform(),
+        "processor": f"{platform.machine()}, {os.cpu_count()} threads",
+        "onnx devices": ", ".join(onnx).lower(),
+        **_describe_torch(),
+        "package": str(Path(__file__).parent),
+        "cache": str(cache_folder()),
+        **{name: value for name, value in sorted(os.environ.items()) if name.startswith("TDDSR_")},
+    }
+
+
+def _describe_torch() -> dict[str, str]:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return {"torch": "not installed; pip install 'tddsr[torch]'"}
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # newer PyTorch's
     halves = [name for name in ("avx512_bf16", "amx_bf16", "bf16") if capabilities.get(name)]
     processor = [
-        platform.machine(),
         torch.backends.cpu.get_cpu_capability(),
         f"bfloat16 by {' and '.join(halves)}" if halves else "no bfloat16 known",
-        f"{torch.get_num_threads()} threads of {os.cpu_count()}",
+        f"{torch.get_num_threads()} threads",
     ]
     cuda = [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "numpy", "pillow")},
-        "system": platform.platform(),
-        "processor": ", ".join(processor),
-        "devices": ", ".join(["cpu", *cuda, *mps]),
-        "package": str(Path(__file__).parent),
-        "cache": str(cache_folder()),
-        **{name: value for name, value in sorted(os.environ.items()) if name.startswith("TDDSR_")},
+        "torch": torch.__version__,
+        "torch on the processor": ", ".join(processor),
+        "torch devices": ", ".join(["cpu", *cuda, *mps]),
     }

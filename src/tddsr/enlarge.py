@@ -1,4 +1,4 @@
-"""A picture through a model, tile by tile: the large picture in bands, a row of tiles each."""
+"""A picture through an engine, tile by tile: the large picture in bands, a row of tiles each."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tddsr import rng
+from tddsr.engines.engine import Engine, Sampler
 from tddsr.errors import ImageWarning, ModelError, UsageError
-from tddsr.model import Model, Sampler
 from tddsr.pictures.picture import LUMA, Pixels
 from tddsr.pictures.rows import Floats
 from tddsr.tiling import Box, feathered, fit, plan, round_up
@@ -55,7 +54,7 @@ class Sampling:
 
 
 Run = Callable[[Box], Floats]
-"""What a model makes of a box of the picture, (4h,4w,channels)."""
+"""What an engine makes of a box of the picture, (4h,4w,channels)."""
 
 
 class _Count:
@@ -75,19 +74,14 @@ class _Count:
 
 
 class Enlarger:
-    """One model on one device, and how large its tiles may be, which it learns where memory runs out."""
+    """One engine, and how large its tiles may be, which it learns where memory runs out."""
 
-    def __init__(self, model: Model, tile: Tile) -> None:
+    def __init__(self, engine: Engine, tile: Tile) -> None:
         if tile not in ("auto", None) and not (isinstance(tile, int) and tile > 0):
             raise UsageError(f"tile is {tile!r}; use a number of lr pixels, 'auto', or None for the whole picture")
-        self.model = model
+        self.engine = engine
         self.tile = tile
         self.most: int | None = None
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """One of the model's weights: their type and device."""
-        return next(self.model.parameters())
 
     def bands(
         self,
@@ -121,7 +115,7 @@ class Enlarger:
         def run(box: Box) -> Floats:
             lr = _read(pixels, box, span)
             if np.ptp(lr) < contrast:
-                return np.zeros((self.model.scale * box.height, self.model.scale * box.width, channels), np.float32)
+                return np.zeros((self.engine.scale * box.height, self.engine.scale * box.width, channels), np.float32)
             hr: Floats = np.moveaxis(self._run(lr, box, sampling)[0], 0, -1).clip(0, 1)
             return np.dot(hr, np.array(LUMA, np.float32))[..., None] if grey else hr
 
@@ -133,10 +127,10 @@ class Enlarger:
                 bands = self._join(size, channels, tile, halo, start, run, count)
             try:
                 for band in bands:
-                    start += len(band) // self.model.scale
+                    start += len(band) // self.engine.scale
                     yield band
                     del band  # or it would be there while the next one is made
-            except (RuntimeError, MemoryError) as error:
+            except MemoryError as error:
                 self._shrink(error, min(max(tile), max(size)), blended=halo is None)
 
     # -- how a picture is cut ------------------------------------------------------------------------------------------
@@ -144,11 +138,11 @@ class Enlarger:
     @property
     def _margin(self) -> int:
         """None where a network sees the whole picture, and takes nothing but large multiples."""
-        return 0 if self.model.halo(1) is None else round_up(_MARGIN, self.model.multiple)
+        return 0 if self.engine.halo(1) is None else round_up(_MARGIN, self.engine.multiple)
 
     def _cut(self, height: int, width: int, steps: int) -> tuple[tuple[int, int], int | None]:
         """The (height, width) of a tile, which may be more than the picture's; and its halo, None to blend tiles."""
-        halo = self.model.halo(steps)
+        halo = self.engine.halo(steps)
         tile = self.tile
         if tile == "auto":
             (tall, wide), halo = self._fit(height, width, halo)
@@ -158,27 +152,27 @@ class Enlarger:
 
     def _fit(self, height: int, width: int, halo: int | None) -> tuple[tuple[int, int], int | None]:
         """By memory where tiles are exact."""
-        model, needed = self.model, self.model.bytes_per_lr_pixel
+        engine, needed = self.engine, self.engine.bytes_per_lr_pixel
         if halo is not None and needed is not None:
-            row = model.scale**2 * width * 3 * np.dtype(np.float32).itemsize
-            device = self.weight.device
-            free = int(torch.cuda.mem_get_info(device)[0] * 0.8) if device.type == "cuda" else None
+            row = engine.scale**2 * width * 3 * np.dtype(np.float32).itemsize
+            memory = self.engine.free_memory()
+            free = None if memory is None else int(memory * 0.8)
 
             def room(tall: int) -> int:
                 left = _BUDGET - tall * row
                 return max(left if free is None else free if left > 0 else 0, 0) // needed
 
             if halo <= _BLENDED_TILE // 2 or math.isqrt(room(0)) >= 3 * halo:
-                tall, wide = (round_up(side, model.multiple) + 2 * self._margin for side in (height, width))
-                tile = fit(tall, wide, halo, model.multiple, room)
+                tall, wide = (round_up(side, engine.multiple) + 2 * self._margin for side in (height, width))
+                tile = fit(tall, wide, halo, engine.multiple, room)
                 return tile or (_SMALLEST_TILE, _SMALLEST_TILE), halo
             # A network that sees as far as Real-ESRGAN would compute each pixel hundreds of times.
         return ((height, width) if max(height, width) <= _BLENDED_TILE else (_BLENDED_TILE, _BLENDED_TILE)), None
 
-    def _shrink(self, error: Exception, side: int, blended: bool) -> None:
-        """Halve the tiles from here on if ``error`` says that memory ran out, else raise it."""
+    def _shrink(self, error: MemoryError, side: int, blended: bool) -> None:
+        """Halve the tiles from here on, or raise ``error`` where they are small already."""
         smaller = side // 2
-        if not _out_of_memory(error) or smaller < max(_SMALLEST_TILE, self.model.multiple):
+        if smaller < max(_SMALLEST_TILE, self.engine.multiple):
             raise error
         self.most = smaller
         told = f"out of memory: going on with tiles of {smaller}"
@@ -186,8 +180,6 @@ class Enlarger:
             warnings.warn(f"{told}, which give slightly other pixels", ImageWarning, stacklevel=3)
         else:
             warnings.warn(told, RuntimeWarning, stacklevel=3)
-        if self.weight.device.type == "cuda":
-            torch.cuda.empty_cache()
 
     # -- tiles ---------------------------------------------------------------------------------------------------------
 
@@ -202,7 +194,7 @@ class Enlarger:
         count: _Count,
     ) -> Iterator[Floats]:
         """Tiles with margins of ``halo``: exactly the pixels of the whole picture, from row ``start`` on."""
-        factor, multiple = self.model.scale, self.model.multiple
+        factor, multiple = self.engine.scale, self.engine.multiple
         whole = Box(0, 0, *size)
         padded = round_up(size[0], multiple), round_up(size[1], multiple)
         tiles = plan(*padded, tile, halo, multiple, margin=self._margin, top=start)
@@ -226,7 +218,7 @@ class Enlarger:
         self, size: tuple[int, int], channels: int, side: int, start: int, run: Run, count: _Count
     ) -> Iterator[Floats]:
         """For networks that see all of a tile: overlapping tiles fade into each other. From row ``start`` on."""
-        factor, multiple, margin = self.model.scale, self.model.multiple, self._margin
+        factor, multiple, margin = self.engine.scale, self.engine.multiple, self._margin
         (height, width), whole = size, Box(0, 0, *size)
         side = min(side, max(size)) + (2 * margin if side >= max(size) else 0)
         tiles = feathered(
@@ -255,39 +247,17 @@ class Enlarger:
             del done
 
     def _run(self, lr: Floats, box: Box, sampling: Sampling) -> Floats:
-        """As ``run_tile``, in float32 where half precision gives infinities."""
-        hr = self.run_tile(lr, box, sampling)
-        if np.isfinite(hr).all():
-            return hr
-        kind = self.weight.dtype
-        if kind == torch.float32:
-            raise ModelError("the network gives values that are no numbers: its weights are damaged or of no use")
-        warnings.warn(f"{kind} gave infinities; going on in float32", RuntimeWarning, stacklevel=2)
-        self.model.place(self.weight.device)
-        return self._run(lr, box, sampling)
-
-    @torch.inference_mode()
-    def run_tile(self, lr: Floats, box: Box, sampling: Sampling) -> Floats:
         """(1,3,h,w) in [0,1] -> (1,3,4h,4w) about [0,1], with the noise of ``box``."""
-        weight = self.weight
 
-        def noise(*keys: int) -> torch.Tensor:
+        def noise(t: int) -> Floats:
             top, left = box.top + self._margin, box.left + self._margin  # no less than 0
-            field = rng.noise_at((sampling.seed, *keys), self.model.channels, top, left, box.height, box.width)
-            return field[None].to(weight)
+            keys = (sampling.seed, *((_STEP_NOISE, t) if t else (_START_NOISE,)))
+            return rng.noise_at(keys, self.engine.channels, top, left, box.height, box.width)[None]
 
-        pixels = torch.from_numpy(lr).to(weight)
-        step_noise = (lambda t: noise(_STEP_NOISE, t)) if sampling.sampler == "stochastic" else None
-        pixels = (pixels * 2 - 1).contiguous(memory_format=torch.channels_last)
-        hr = self.model.sample(pixels, noise(_START_NOISE), sampling.steps, step_noise)
-        large: Floats = (hr / 2 + 0.5).float().cpu().numpy()
-        return large
-
-
-def _out_of_memory(error: Exception) -> bool:
-    message = str(error)
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or "out of memory" in message or "can't allocate memory" in message
+        hr = self.engine.run(lr, noise, sampling.steps, sampling.sampler)
+        if not np.isfinite(hr).all():
+            raise ModelError("the network gives values that are no numbers: its weights are damaged or of no use")
+        return hr
 
 
 def _give_back() -> None:

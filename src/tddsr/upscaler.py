@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast, get_args
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
-from tddsr.device import pick_device
+from tddsr.engines.engine import Engine, Sampler
+from tddsr.engines.load import load_engine
 from tddsr.enlarge import Enlarger, Progress, Sampling, Tile
 from tddsr.errors import UsageError
-from tddsr.model import Model, Sampler
 from tddsr.pictures.arrays import from_array, to_array
 from tddsr.pictures.files import (
     READABLE,
@@ -46,10 +45,11 @@ from tddsr.pictures.picture import (
     used_range,
 )
 from tddsr.pictures.rows import Floats, resized
-from tddsr.pictures.tensors import like_tensor, to_arrays
-from tddsr.weights.names import load_model
 
-T = TypeVar("T", str, Path, bytes, Image.Image, Pixels, Tensor)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+T = TypeVar("T", str, Path, bytes, Image.Image, Pixels, "Tensor")
 
 MOST = 8
 """The largest scale."""
@@ -103,6 +103,11 @@ class Size:
         return _scaled(width, self.scale, 1), _scaled(height, self.scale, 1)
 
 
+def _is_tensor(picture: object) -> TypeGuard[Tensor]:
+    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    return torch is not None and isinstance(picture, torch.Tensor)
+
+
 def _scaled(side: int, by: float, of: int) -> int:
     return max(math.floor(side * by / of + 0.5 + 1e-9), 1)
 
@@ -130,10 +135,10 @@ def made_from(path: Path) -> Path | None:
 
 
 class Upscaler:
-    """Enlarges pictures with one model on one device.
+    """Enlarges pictures with one model on one device, by one engine.
 
     The same picture, model and seed give the same pixels; with the compact network whatever the tile size. Networks
-    that see the whole picture (``model.halo`` is None), or so far that exact tiles do not fit into memory, are blended
+    that see the whole picture (``engine.halo`` is None), or so far that exact tiles do not fit into memory, are blended
     from overlapping tiles, whose size changes pixels.
 
     The picture is mirrored around its borders, so that these come out as the inside does. 16-bit and floating-point
@@ -142,41 +147,47 @@ class Upscaler:
     stays between their least and their largest value. One bright pixel is enough for a picture to be left as it is.
     """
 
-    def __init__(self, model: Model, tile: Tile = "auto") -> None:
-        self.model = model
-        self.enlarger = Enlarger(model, tile)
+    def __init__(self, engine: Engine, tile: Tile = "auto") -> None:
+        self.engine = engine
+        self.enlarger = Enlarger(engine, tile)
 
     @classmethod
     def load(
         cls,
         model: str | Path = "compact",
         *,
+        engine: str = "auto",
         device: str = "auto",
-        dtype: torch.dtype = torch.float32,
+        dtype: str | None = None,
+        fast: bool = False,
         tile: Tile = "auto",
         compiled: bool = False,
     ) -> Upscaler:
         """Load a model by name or from a file.
 
         Args:
-            model: a file of ``tddsr train`` or ``tddsr convert``, or a name: ``compact`` and the faster
-                ``compact-small`` come with the package; ``resshift``, ``sinsr`` and others of
-                ``tddsr.weights.published.MODELS`` are downloaded the first time, under their own licences.
-            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-            dtype: of the network; half precision is for accelerators, a CPU is slow in it. Where it gives infinities,
-                the model goes on in float32.
+            model: a name: ``compact`` and the faster ``compact-small`` come with the package; ``resshift``, ``sinsr``
+                and others of ``tddsr.weights.registry.MODELS`` are downloaded the first time, under their own
+                licences. Or a file: of ``tddsr train`` or ``tddsr convert``, or a graph of ``tddsr export`` (.onnx).
+            engine: ``onnx``, which is for the shipped models and for graphs, and does without PyTorch; ``torch``, for
+                all but graphs; ``auto``: ``onnx`` where it can do what is asked for, unless PyTorch is installed and
+                reaches an accelerator that it does not. On a CPU both give the same pixels, within 1/255.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``; ``mps`` for ``torch``; ``directml``, ``coreml``,
+                ``openvino`` for ``onnx``, where the installed ONNX Runtime has it.
+            dtype: of the network: ``float32``, which is the default, ``bfloat16`` or ``float16``. Half precision needs
+                ``torch``, and an accelerator: a CPU is slow in it. Where it gives infinities, it goes on in float32.
+            fast: bfloat16 where PyTorch is installed and the device computes in it: pixels differ by half a level of
+                255 on average. Elsewhere the same as without.
             tile: largest side of a tile in lr pixels; None for the whole picture at once; ``auto`` fits it to memory
                 where tiles are exact, and is 256 elsewhere. Where memory runs out it is halved.
             compiled: run the network through ``torch.compile``: the first picture of each size takes a minute more.
 
         Raises:
-            ModelError: no such model, or the file cannot be used.
-            UsageError: no such device, or an impossible tile.
+            ModelError: no such model, the file cannot be used, or it needs PyTorch, which is not installed.
+            UsageError: no such engine, device or type; options that do not go together; or an impossible tile.
         """
-        loaded = load_model(model, pick_device(device), dtype)
-        if compiled:
-            loaded.network.compile()
-        return cls(loaded, tile)
+        chosen = load_engine(model, engine=engine, device=device, dtype=dtype, fast=fast, compiled=compiled)
+        return cls(chosen, tile)
 
     def __call__(
         self,
@@ -236,7 +247,9 @@ class Upscaler:
             return to_pil(job.enlarge(from_pil(picture)))
         if isinstance(picture, np.ndarray):
             return to_array(job.enlarge(from_array(picture)), picture)
-        if isinstance(picture, Tensor):
+        if _is_tensor(picture):
+            from tddsr.pictures.tensors import like_tensor, to_arrays
+
             arrays = [to_array(job.enlarge(from_array(array)), array) for array in to_arrays(picture)]
             return like_tensor(np.stack(arrays), picture)
         raise UsageError(f"cannot enlarge a {type(picture).__name__}; give a path, bytes, PIL image, array or tensor")
@@ -246,8 +259,8 @@ class Upscaler:
             raise UsageError(f"seed is {seed}; it must be 0 or more")
         if sampler not in get_args(Sampler):
             raise UsageError(f"sampler is '{sampler}'; it must be one of {', '.join(get_args(Sampler))}")
-        steps = self.model.default_steps if steps is None else steps
-        self.model.check_steps(steps)
+        steps = self.engine.default_steps if steps is None else steps
+        self.engine.check_steps(steps)
         return Sampling(seed, steps, sampler)
 
 
@@ -315,7 +328,7 @@ class _Job:
             progress=tell(0),
         )
         (width, height), size = picture.size, (layout.width, layout.height)
-        large = self.enlarger.model.scale * width, self.enlarger.model.scale * height
+        large = self.enlarger.engine.scale * width, self.enlarger.engine.scale * height
         if masked and alpha is not None:
             masks = self._masks(alpha, large, tell(1))
             pairs = zip(resized(bands, large, large), masks, strict=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from tddsr.cli.root import DeviceOption, OverwriteOption, app, printable, read_tile, tell
+from tddsr.cli.root import OverwriteOption, app, printable, read_tile, tell
 from tddsr.errors import UsageError
 
 
@@ -27,10 +27,15 @@ def upscale(
     model: Annotated[str, typer.Option(help="compact, compact-small (faster), sinsr .. or a model file")] = "compact",
     steps: Annotated[int | None, typer.Option(min=1, help="evaluations; by default the model's own number")] = None,
     sampler: Annotated[Literal["deterministic", "stochastic"], typer.Option(help="with many steps")] = "deterministic",
-    device: DeviceOption = "auto",
+    engine: Annotated[
+        Literal["auto", "onnx", "torch"],
+        typer.Option(help="ONNX Runtime, or PyTorch for other models than shipped"),
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, directml, coreml, openvino")] = "auto",
+    fast: Annotated[bool, typer.Option("--fast", help="bfloat16 where PyTorch and the machine have it")] = False,
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"], typer.Option(help="half precision is for accelerators")
-    ] = "float32",
+        Literal["float32", "bfloat16", "float16"] | None, typer.Option(help="half precision is for accelerators")
+    ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the network, for many pictures")] = False,
     tile: Annotated[str, typer.Option(help="auto, none, or the side of a tile in input pixels")] = "auto",
     strip_metadata: Annotated[
@@ -40,11 +45,11 @@ def upscale(
     as_json: Annotated[bool, typer.Option("--json", help="a line of JSON for each picture, and a summary")] = False,
 ) -> None:
     """Enlarge pictures. A picture that fails is reported, the others go on, and the exit code is 1."""
-    import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from tddsr import bulk
+    from tddsr.engines.engine import describe
     from tddsr.upscaler import Size, Upscaler, made_from, output_path
 
     sizes = {"--scale": scale, "--width": width, "--height": height, "--max-side": max_side}
@@ -57,9 +62,11 @@ def upscale(
         raise UsageError("standard output is a terminal, which shows no picture: > FILE, | COMMAND or -o FILE")
     if bulk.STREAM in inputs and sys.stdin.isatty():
         raise UsageError("standard input is a terminal, which sends no picture: < FILE or COMMAND |")
-    upscaler = Upscaler.load(model, device=device, dtype=getattr(torch, dtype), tile=read_tile(tile), compiled=compiled)
+    upscaler = Upscaler.load(
+        model, engine=engine, device=device, dtype=dtype, fast=fast, tile=read_tile(tile), compiled=compiled
+    )
     if steps is not None:
-        upscaler.model.check_steps(steps)
+        upscaler.engine.check_steps(steps)
 
     console = Console(stderr=True)
     live = console.is_terminal and not as_json
@@ -89,7 +96,7 @@ def upscale(
                 typer.echo(message, err=err)
 
         results = progress.track(bulk.run(jobs, enlarge, overwrite), len(jobs), task_id=everything)
-        tell(results, as_json, to_stderr=to_stdout, echo=echo)
+        tell(results, as_json, to_stderr=to_stdout, echo=echo, about=lambda: describe(upscaler.engine))
 
 
 @app.command()

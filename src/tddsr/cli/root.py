@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Protocol
 
@@ -30,6 +30,10 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except TddsrError as error:
             fail(str(error), error.exit_code)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            fail("this needs PyTorch: pip install 'tddsr[torch]'", code=1)
         except BrokenPipeError:  # the reader has seen enough
             raise
         except OSError as error:  # of an output: a full disk, a folder that may not be written to
@@ -78,21 +82,28 @@ class Echo(Protocol):
     def __call__(self, message: str, *, err: bool) -> None: ...
 
 
-def tell(results: Iterable[Result], as_json: bool = False, to_stderr: bool = False, echo: Echo = typer.echo) -> None:
+def tell(
+    results: Iterable[Result],
+    as_json: bool = False,
+    to_stderr: bool = False,
+    echo: Echo = typer.echo,
+    about: Callable[[], Mapping[str, str]] = dict,
+) -> None:
     """Print results as they come, and a summary of more than one; the exit code is 1 if any failed.
 
-    Lines of JSON, and of what went well, are for stdout unless a picture goes there.
+    Lines of JSON, and of what went well, are for stdout unless a picture goes there. ``about``: what is true of all
+    results, for the lines of JSON.
     """
     start, counts = time.perf_counter(), Counter[str]()
     for result in results:
         counts[result.status] += 1
-        line = json.dumps(result.to_dict()) if as_json else printable(result.message)
+        line = json.dumps({**result.to_dict(), **about()}) if as_json else printable(result.message)
         echo(line, err=to_stderr or (result.status == "failed" and not as_json))
     summary = {status: counts[status] for status in ("done", "skipped", "failed")}
     if sum(summary.values()) > 1:
         seconds = time.perf_counter() - start
         if as_json:
-            echo(json.dumps({"status": "summary", **summary, "seconds": round(seconds, 3)}), err=to_stderr)
+            echo(json.dumps({"status": "summary", **summary, "seconds": round(seconds, 3), **about()}), err=to_stderr)
         else:
             counted = ", ".join(f"{count} {status}" for status, count in summary.items())
             echo(f"{counted} in {seconds:.1f} s", err=True)

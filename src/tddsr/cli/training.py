@@ -25,10 +25,10 @@ def train(
     from rich.console import Console
 
     from tddsr.device import pick_device
-    from tddsr.training.load import load_recipe
 
     try:
         from tddsr.training import start
+        from tddsr.training.load import load_recipe
     except ModuleNotFoundError as error:
         fail(f"training needs the package {error.name}: pip install 'tddsr[train]'", code=1)
     try:
@@ -80,6 +80,29 @@ def convert(
     conversion.convert(sources, output, autoencoder=autoencoder, known=known, dtype=dtype)
     mean = f", the mean of {len(sources)} models" if len(sources) > 1 else ""
     typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB{mean}")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="a student, by name or file")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="the graph (.onnx)")],
+    eight_bit: Annotated[
+        bool, typer.Option("--uint8", help="pixels in and out (h,w,3) of 8 bit, instead of (1,3,h,w) in [0,1]")
+    ] = False,
+    linked: Annotated[
+        bool, typer.Option("--linked", help="leave the weights in the model file, beside which the graph must lie")
+    ] = False,
+) -> None:
+    """Write a model as an ONNX graph of any height and width, for --engine onnx and for other programs."""
+    try:
+        from tddsr.engines import export as exporting
+    except ModuleNotFoundError as error:
+        fail(f"exporting needs the package {error.name}: pip install 'tddsr[export]'", code=1)
+    check_suffix(output, ".onnx")
+    done = exporting.export(model, output, pixels="uint8" if eight_bit else "float32", linked=linked)
+    noise = "with noise as its second input" if done.graph.noise else "without noise, which it hardly sees"
+    apart = f"at most {255 * done.difference:.2f} of 255 from PyTorch's pixels"
+    typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB, {noise}, {apart}")
 
 
 @app.command()

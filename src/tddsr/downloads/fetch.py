@@ -17,12 +17,10 @@ from urllib.request import Request, urlopen
 
 from filelock import FileLock
 
+from tddsr.downloads.cache import CACHE, cache_folder
 from tddsr.downloads.known import PublishedFile
 from tddsr.errors import DownloadError
 from tddsr.files import file_hash
-
-CACHE = "TDDSR_CACHE"
-"""Environment variable: the folder that downloads go to, else ``~/.cache/tddsr``."""
 
 MIRROR = "TDDSR_MIRROR"
 """Environment variable: a base URL or a folder that has the files by name; nothing is then asked of their origins."""
@@ -32,11 +30,6 @@ WAITS: tuple[float, ...] = (1, 2, 4, 8)
 
 _TIMEOUT = 30.0
 _CHUNK = 1 << 18
-
-
-def cache_folder() -> Path:
-    """Where downloads and what is made of them are kept."""
-    return Path(os.environ.get(CACHE) or Path.home() / ".cache" / "tddsr")
 
 
 def fetch(file: PublishedFile) -> Path:

@@ -25,8 +25,8 @@ from tddsr.pictures.picture import Pixels
 from tddsr.pictures.tensors import to_pixels, to_tensor
 from tddsr.upscaler import Upscaler
 from tddsr.weights.names import SHIPPED, find_model
-from tddsr.weights.published import MODELS
 from tddsr.weights.recognise import read_weights
+from tddsr.weights.registry import MODELS
 
 Enlarge = Callable[[Pair, int], Pixels]
 """(picture, noise seed) -> hr (4h,4w,3) uint8. Only ``finished`` looks at more of the picture than its lr."""
@@ -148,13 +148,13 @@ def _model(spec: str, name: str, device: torch.device | str, tile: Tile) -> tupl
     if not model or (digits and not digits.isdecimal()) or sampler not in ("", "deterministic", "stochastic"):
         raise UsageError(f"'{spec}' is not MODEL, MODEL@STEPS or MODEL@STEPS:stochastic")
     try:
-        upscaler = Upscaler.load(model, device=str(device), tile=tile)
+        upscaler = Upscaler.load(model, engine="torch", device=str(device), tile=tile)
     except ModelError as error:
         if model in MODELS:  # known, but its files cannot be had
             raise MethodUnavailableError(str(error)) from error
         raise UsageError(f"{error}; a method may also be {', '.join(PLAIN)} or NAME=FOLDER") from error
-    steps = int(digits) if digits else upscaler.model.default_steps
-    upscaler.model.check_steps(steps)
+    steps = int(digits) if digits else upscaler.engine.default_steps
+    upscaler.engine.check_steps(steps)
 
     def enlarge(pair: Pair, seed: int) -> Pixels:
         return upscaler(

@@ -32,6 +32,9 @@ OURS = ("enter_x.weight", "time.weight", "time.bias")
 PART_BYTES = 8 << 20
 """Of the largest map, where the tail works in parts. More and less measured slower: a layer finds it in the cache."""
 
+GRAPH_BANDS = 4
+"""Of the tail in an exported graph."""
+
 _SHARE = 0.2
 """of its change that a block, and a dense block, adds to its input"""
 
@@ -157,6 +160,18 @@ class RRDBNet(nn.Module):
             target.copy_(part[:, :, rows, columns])
         return picture
 
+    def _tail_in_bands(self, x: Tensor) -> Tensor:
+        """The same in bands of rows, a fixed number of them: a graph has as many parts for pictures of any size."""
+        factor, reach, height = self.space.factor, self._tail_reach, x.shape[2]
+        bands = []
+        for number in range(GRAPH_BANDS):
+            top, bottom = height * number // GRAPH_BANDS, height * (number + 1) // GRAPH_BANDS
+            first: int = torch.sym_max(top - reach, 0)  # type: ignore[no-untyped-call]
+            last: int = torch.sym_min(bottom + reach, height)  # type: ignore[no-untyped-call]
+            part = self._tail(x[:, :, first:last])
+            bands.append(part[:, :, factor * (top - first) : factor * (bottom - first)])
+        return torch.cat(bands, dim=2)
+
     def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
         """Estimate x_0.
 
@@ -173,7 +188,10 @@ class RRDBNet(nn.Module):
         for block in self.body:
             x = x + block(x.to(low))
         x = first + self.conv_body(x.to(low))
-        picture = self._tail(x) if torch.is_grad_enabled() else self._tail_in_parts(x)
+        if torch.compiler.is_exporting():
+            picture = self._tail_in_bands(x)
+        else:
+            picture = self._tail(x) if torch.is_grad_enabled() else self._tail_in_parts(x)
         return self.space.encode(picture * 2 - 1)
 
 

@@ -49,7 +49,7 @@ _HEIF = importlib.util.find_spec("pillow_heif") is not None
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 
 READABLE = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".tga"}
-READABLE |= {".avif"} if "avif" in features.get_supported() else set()
+READABLE |= {".avif"} if features.check("avif") else set()
 READABLE |= {".heic", ".heif"} if _HEIF else set()
 """Suffixes of the files that a folder is searched for."""
 

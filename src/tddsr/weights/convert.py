@@ -13,7 +13,7 @@ from tddsr.model import Model
 from tddsr.weights.file import save_model, source_of
 from tddsr.weights.names import fingerprint, load_model, read_notes
 from tddsr.weights.published import convert_published
-from tddsr.weights.recognise import SUFFIXES
+from tddsr.weights.registry import SUFFIXES
 
 
 def convert(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-
-from tddsr.downloads.fetch import cache_folder
+from tddsr.downloads.cache import cache_folder
 from tddsr.errors import ModelError
-from tddsr.model import Model
-from tddsr.weights.file import build, digest, read_file
-from tddsr.weights.published import MODELS, UNPUBLISHED, files_here, have_model
-from tddsr.weights.recognise import SUFFIXES
+from tddsr.weights.registry import MODELS, SUFFIXES, UNPUBLISHED, files_here
+
+if TYPE_CHECKING:
+    import torch
+
+    from tddsr.model import Model
 
 _SHIPPED = {
     "compact": ("the default: real photos in one pass, on a CPU too", "Apache-2.0, BSD 3-Clause"),
@@ -21,6 +21,9 @@ _SHIPPED = {
 }
 SHIPPED = {name: Path(__file__).with_name(f"{name}.safetensors") for name in _SHIPPED}
 """Models that the package carries, by name."""
+
+GRAPH = ".onnx"
+"""What graphs are called; those of shipped models lie beside their weights, which they read from there."""
 
 
 @dataclass(frozen=True)
@@ -63,34 +66,61 @@ def find_model(name_or_path: str | Path) -> Path:
     if name in SHIPPED:
         return SHIPPED[name]
     if name in MODELS:
+        from tddsr.weights.published import have_model  # with PyTorch, like all that reads weights
+
         return have_model(name)
     if name in UNPUBLISHED:
         raise ModelError(f"no model '{name}': {UNPUBLISHED[name]}")
     if not path.is_file():
         known = ", ".join([*SHIPPED, *MODELS])
         raise ModelError(f"no model '{name_or_path}': neither a file nor one of the named models ({known})")
+    if path.suffix == GRAPH:
+        raise ModelError(f"{path} is a graph, for upscaling with the engine onnx; this needs a model file")
     if path.suffix in SUFFIXES:
         to = path.with_suffix(".safetensors")
         raise ModelError(f"{path} is not a model file of tddsr; make one of it: tddsr convert {path} -o {to}")
     return path
 
 
-def load_model(
-    name_or_path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> Model:
-    """Read a model by name or from a file, ready to run.
+def find_graph(name_or_path: str | Path) -> Path | None:
+    """The ONNX graph of a shipped model, or a file with one; None: a model that has none, or none at all.
+
+    Raises:
+        ModelError: no such file.
+    """
+    name, path = str(name_or_path), Path(name_or_path)
+    if name in SHIPPED:
+        graph = SHIPPED[name].with_suffix(GRAPH)
+        return graph if graph.is_file() else None  # a checkout whose weights are being changed
+    if path.suffix != GRAPH:
+        return None
+    if not path.is_file():
+        raise ModelError(f"no graph '{path}': there is no such file")
+    return path
+
+
+def load_model(name_or_path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Model:
+    """Read a model by name or from a file, ready to run; in float32, unless ``dtype`` says otherwise.
 
     Raises:
         ModelError: no such model, not one of our files, or its weights do not fit its configuration.
     """
-    return build(find_model(name_or_path)).place(device, dtype).frozen()
+    import torch
+
+    from tddsr.weights.file import build
+
+    return build(find_model(name_or_path)).place(device, dtype or torch.float32).frozen()
 
 
 def fingerprint(name_or_path: str | Path) -> str:
     """sha256 of a model's configuration and weights, in hexadecimal; unlike its file's, the same at every saving."""
+    from tddsr.weights.file import digest, read_file
+
     return digest(*read_file(find_model(name_or_path)))
 
 
 def read_notes(name_or_path: str | Path) -> str:
     """What ``save_model`` was given as ``notes``: for a trained model, its step and scores."""
+    from tddsr.weights.file import read_file
+
     return read_file(find_model(name_or_path))[0].get("notes", "")

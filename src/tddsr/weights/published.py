@@ -1,74 +1,22 @@
-"""Published models that are known by name: which files they are made of, and how they were trained."""
+"""Published checkpoints as files of ours: one that is given, or a registered one that is fetched the first time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 
-from tddsr.downloads.fetch import CACHE, cache_folder, fetch, forget
-from tddsr.downloads.known import (
-    AUTOENCODER,
-    REALESRGAN_X4PLUS,
-    RESSHIFT_V1,
-    RESSHIFT_V2,
-    RESSHIFT_V3,
-    SINSR_V1,
-    SINSR_V2,
-    Licence,
-    PublishedFile,
-)
+from tddsr.downloads.cache import CACHE, cache_folder
+from tddsr.downloads.fetch import fetch, forget
+from tddsr.downloads.known import AUTOENCODER, Licence
 from tddsr.errors import DownloadError, ModelError
-from tddsr.model import ModelConfig, Role, ScheduleConfig
+from tddsr.model import ModelConfig, ScheduleConfig
 from tddsr.networks.autoencoder import VQConfig
 from tddsr.networks.rrdb import RRDBConfig
 from tddsr.weights.file import write_file
 from tddsr.weights.recognise import Published, read_published
-
-
-@dataclass(frozen=True)
-class PublishedModel:
-    """A network's file and what its shapes do not tell; ``latent``: whether it needs ``AUTOENCODER`` beside.
-
-    ``purpose`` is one line for whoever chooses a model.
-    """
-
-    file: PublishedFile
-    role: Role
-    schedule: ScheduleConfig
-    purpose: str
-    latent: bool = True
-
-    @property
-    def files(self) -> tuple[PublishedFile, ...]:
-        """All that is downloaded for it."""
-        return (self.file, AUTOENCODER) if self.latent else (self.file,)
-
-
-_FIFTEEN = ScheduleConfig(steps=15, kappa=2, power=0.3, min_noise=0.04)
-_FOUR = ScheduleConfig(steps=4, kappa=2, power=0.3, min_noise=0.2)
-
-_ONE = ScheduleConfig(steps=1)
-"""Of a network that sees neither x_t nor t."""
-
-MODELS = {
-    "realesrgan-x4plus": PublishedModel(
-        REALESRGAN_X4PLUS, "teacher", _ONE, "Real-ESRGAN, the teacher of compact", latent=False
-    ),
-    "resshift": PublishedModel(RESSHIFT_V3, "teacher", _FOUR, "ResShift v3: diffusion in 4 steps"),
-    "resshift-v1": PublishedModel(RESSHIFT_V1, "teacher", _FIFTEEN, "ResShift v1: diffusion in 15 steps"),
-    "resshift-v2": PublishedModel(RESSHIFT_V2, "teacher", _FIFTEEN, "ResShift v2: diffusion in 15 steps"),
-    "sinsr": PublishedModel(SINSR_V1, "student", _FIFTEEN, "SinSR: ResShift in one step, as scored on RealSet65"),
-    "sinsr-v2": PublishedModel(SINSR_V2, "student", _FIFTEEN, "SinSR: ResShift in one step, as scored on RealSR"),
-}
-"""By name."""
-
-UNPUBLISHED = {
-    "tddsr-paper": "its authors published no weights; train it by recipes/paper/realsr.yaml of the repository"
-}
-"""Models that users may ask for by name, and why they cannot be had."""
+from tddsr.weights.registry import MODELS
 
 
 def convert_published(
@@ -106,30 +54,22 @@ def convert_published(
             f"choose --as {', '.join(MODELS)}"
         )
     model = MODELS[name]
+    schedule = ScheduleConfig.model_validate(model.schedule)
     if isinstance(read.config, RRDBConfig):
         if autoencoder or model.latent:
             raise ModelError(
                 f"{source} is an RRDBNet, which has no autoencoder: --as realesrgan-x4plus, without --autoencoder"
             )
-        config = ModelConfig(role=model.role, network=read.config, schedule=model.schedule)
+        config = ModelConfig(role=model.role, network=read.config, schedule=schedule)
         write_file(config, read.weights, output, dtype, _note(source, model.file.licence))
         return
     if not model.latent:
         raise ModelError(f"{source} is a Swin U-Net, not the network of {name}")
     place = autoencoder or fetch(AUTOENCODER)
     space = _space(place, len(read.weights["out.2.weight"]))
-    config = ModelConfig(role=model.role, network=read.config, space=space.config, schedule=model.schedule)
+    config = ModelConfig(role=model.role, network=read.config, space=space.config, schedule=schedule)
     note = f"{_note(source, model.file.licence)}; {_note(place)}"
     write_file(config, read.weights, output, dtype, note, space.weights)
-
-
-def files_here(name: str) -> list[Path]:
-    """What there is of a registered model: its converted file, else all of its downloads, else nothing."""
-    converted = cache_folder() / f"{name}.safetensors"
-    if converted.is_file():
-        return [converted]
-    files = [cache_folder() / file.name for file in MODELS[name].files]
-    return files if all(file.is_file() for file in files) else []
 
 
 def have_model(name: str) -> Path:

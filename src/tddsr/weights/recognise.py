@@ -24,9 +24,6 @@ from tddsr.networks.rrdb import OURS, RRDBConfig, RRDBNet
 from tddsr.networks.space import SpaceToDepth
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig, relative_position_index, shift_mask
 
-SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
-"""What PyTorch's own checkpoints are called."""
-
 _WRAPPERS = ("params_ema", "ema", "state_dict", "model", "params")
 """Under which names training scripts put the weights; averaged weights are preferred."""
 

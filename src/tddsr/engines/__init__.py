@@ -1,0 +1,1 @@
+"""What runs a network on a tile: ONNX Runtime, without PyTorch, or PyTorch."""

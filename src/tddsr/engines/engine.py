@@ -1,0 +1,73 @@
+"""What both engines have in common: all that an upscaler knows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Protocol
+
+from tddsr.pictures.rows import Floats
+
+EngineName = Literal["onnx", "torch"]
+Sampler = Literal["deterministic", "stochastic"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+Noise = Callable[[int], Floats]
+"""Unit noise (1,channels,h,w) for a tile: of 0, that which makes x_T; of t, that of the step from t to t - 1."""
+
+
+class Engine(Protocol):
+    """A model on a device."""
+
+    name: EngineName
+    scale: int
+
+    @property
+    def device(self) -> str:
+        """Such as ``cpu`` or ``cuda:1``."""
+
+    @property
+    def precision(self) -> Precision:
+        """In which it computes."""
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of a tile are multiples of this."""
+
+    @property
+    def channels(self) -> int:
+        """Of the noise."""
+
+    @property
+    def default_steps(self) -> int:
+        """1 for a student."""
+
+    @property
+    def bytes_per_lr_pixel(self) -> int | None:
+        """Memory that a tile takes, at most; None: not measured."""
+
+    def halo(self, steps: int) -> int | None:
+        """How many lr pixels around a pixel its result depends on, at most; None: on all."""
+
+    def check_steps(self, steps: int) -> None:
+        """Raise UsageError if the model cannot take ``steps`` steps."""
+
+    def free_memory(self) -> int | None:
+        """Bytes that an accelerator has for a tile; None where that is main memory."""
+
+    def run(self, lr: Floats, noise: Noise, steps: int = 1, sampler: Sampler = "deterministic") -> Floats:
+        """(1,3,h,w) in [0,1] -> (1,3,4h,4w), about [0,1].
+
+        Raises:
+            MemoryError: there is not enough for a tile of this size.
+        """
+
+
+def describe(engine: Engine) -> dict[str, str]:
+    """What a report says of it."""
+    return {"engine": engine.name, "device": engine.device, "precision": engine.precision}
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a library says so, each in its own words."""
+    words = ("out of memory", "can't allocate memory", "Failed to allocate memory", "bad_alloc", "bad allocation")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

@@ -1,0 +1,179 @@
+"""ONNX Runtime: a student as a graph, without PyTorch, on a CPU or whatever the installed build of it knows."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import onnxruntime
+
+from tddsr.engines.engine import EngineName, Noise, Precision, Sampler, out_of_memory
+from tddsr.errors import ModelError, UsageError
+from tddsr.pictures.rows import Floats
+
+KEY = "tddsr"
+"""Of what a graph says of itself, among its metadata."""
+
+_FORMAT = "tddsr-graph-1"
+
+Pixels = Literal["float32", "uint8"]
+"""What a graph takes and gives."""
+
+PROVIDERS = {
+    "cpu": ("CPUExecutionProvider", {}),
+    "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),  # by default it rounds to 11 bit
+    "directml": ("DmlExecutionProvider", {}),
+    "coreml": ("CoreMLExecutionProvider", {}),
+    "openvino": ("OpenVINOExecutionProvider", {"precision": "ACCURACY"}),  # by default it may round to 8 bit
+}
+"""What each device is called there, and its settings: float32 everywhere."""
+
+_AUTOMATIC = ("cuda", "directml", "cpu")
+"""The first that there is. CoreML is in every build for Macs, and compiles anew for each size of a tile."""
+
+_PACKAGES = {"cuda": "onnxruntime-gpu", "directml": "onnxruntime-directml", "openvino": "onnxruntime-openvino"}
+"""Builds to install in place of onnxruntime."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a graph says of itself.
+
+    ``multiple``, ``halo`` and ``bytes_per_lr_pixel`` as ``Engine`` has them; ``noise``: channels of the input of that
+    name, 0 where there is none; ``pixels``: float32 or uint8; ``weights``: sha256 of the model file that it is made of.
+    """
+
+    model: str
+    scale: int
+    multiple: int
+    halo: int
+    noise: int
+    bytes_per_lr_pixel: int
+    pixels: Pixels
+    weights: str
+    notice: str
+    format: str = _FORMAT
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def devices() -> list[str]:
+    """What the installed ONNX Runtime runs on."""
+    available = onnxruntime.get_available_providers()
+    return [name for name, (provider, _) in PROVIDERS.items() if provider in available]
+
+
+def _find_device(device: str) -> str:
+    name, _, number = device.partition(":")
+    here = devices()
+    if name == "auto" and not number:
+        return next(name for name in _AUTOMATIC if name in here)
+    if name not in here or not (number or "0").isdecimal():
+        package = f"; pip install {_PACKAGES[name]} in place of onnxruntime" if name in _PACKAGES else ""
+        raise UsageError(f"device '{device}' is not in this ONNX Runtime, which has {', '.join(here)}{package}")
+    return device
+
+
+def _threads() -> int:
+    """As PyTorch has them: what OMP_NUM_THREADS says, else as many as the process may use; 0: all cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal():
+        return max(int(asked), 1)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 0 if usable is None or usable == os.cpu_count() else usable
+
+
+def load_session(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]:
+    """A graph, whatever it is, on a device; and what that is called.
+
+    Raises:
+        ModelError: it cannot be used.
+        UsageError: no such device.
+    """
+    chosen = _find_device(device)
+    name, _, number = chosen.partition(":")
+    provider, settings = PROVIDERS[name]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong comes as an exception as well
+    options.enable_mem_pattern = False  # half the memory; and tiles differ in size
+    options.intra_op_num_threads = _threads()
+    providers = [(provider, settings | ({"device_id": number} if number else {}))]
+    if name != "cpu":
+        providers.append(("CPUExecutionProvider", {}))
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # ONNX Runtime's have no common class
+        raise ModelError(f"{path} cannot be used as an ONNX graph: {_first_line(error)}") from error
+    if session.get_providers()[0] == provider:
+        return session, chosen
+    if device != "auto":
+        raise UsageError(f"device '{device}' cannot be used here; try auto or cpu")
+    return session, "cpu"
+
+
+class OnnxEngine:
+    """A graph that ``tddsr export`` wrote.
+
+    Args:
+        path: of the graph; where its weights lie in another file, that is found beside it.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``directml``, ``coreml``, ``openvino``.
+
+    Raises:
+        ModelError: not such a graph.
+        UsageError: no such device.
+    """
+
+    name: EngineName = "onnx"
+    precision: Precision = "float32"
+    default_steps = 1
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        self.session, chosen = load_session(path, device)
+        self.device = chosen
+        self.graph = _read(self.session.get_modelmeta().custom_metadata_map, path)
+        self.scale, self.multiple = self.graph.scale, self.graph.multiple
+        self.channels, self.bytes_per_lr_pixel = self.graph.noise, self.graph.bytes_per_lr_pixel
+
+    def halo(self, steps: int) -> int:
+        """The same for any number of steps, of which there is but one."""
+        return self.graph.halo
+
+    def check_steps(self, steps: int) -> None:
+        if steps != 1:
+            raise UsageError(f"cannot take {steps} steps: a graph takes 1 step; many need a teacher, and PyTorch")
+
+    def free_memory(self) -> None:
+        """Not known of accelerators here."""
+
+    def run(self, lr: Floats, noise: Noise, steps: int = 1, sampler: Sampler = "deterministic") -> Floats:
+        """See ``Engine``."""
+        self.check_steps(steps)
+        feed = {"lr": lr, "noise": noise(0)} if self.graph.noise else {"lr": lr}
+        try:
+            hr: Floats = self.session.run(None, feed)[0]
+        except Exception as error:
+            if out_of_memory(error):
+                raise MemoryError(_first_line(error)) from error
+            raise
+        return hr
+
+
+def _read(metadata: dict[str, str], path: Path) -> Graph:
+    try:
+        values: dict[str, Any] = json.loads(metadata[KEY])
+        graph = Graph(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path} was not written by tddsr export: its metadata say nothing of use") from error
+    if graph.format != _FORMAT:
+        raise ModelError(f"{path} is of another version of tddsr ({graph.format}): export it again")
+    if graph.pixels != "float32":
+        raise ModelError(f"{path} takes pixels of 8 bit, for other programs: export it again without --uint8")
+    return graph
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
