@@ -104,6 +104,8 @@ def load_session(path: Path, device: str) -> tuple[onnxruntime.InferenceSession,
     providers = [(provider, settings | ({"device_id": number} if number else {}))]
     if name != "cpu":
         providers.append(("CPUExecutionProvider", {}))
+    if device == "auto":
+        onnxruntime.set_default_logger_severity(4)  # of what is tried in vain
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # ONNX Runtime's have no common class
