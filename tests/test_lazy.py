@@ -8,7 +8,7 @@ def test_help_waits_for_no_heavy_import():
         "from tddsr.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'PIL', 'numpy', 'tensorboard'} & set(sys.modules)\n"
+        "heavy = {'torch', 'onnxruntime', 'PIL', 'pyvips', 'numpy', 'tensorboard'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

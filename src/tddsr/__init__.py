@@ -40,7 +40,7 @@ def upscale(picture: T, *, model: str | Path = "compact", device: str = "auto", 
     Args:
         picture: a path, bytes, PIL image, array or tensor, as ``Upscaler`` takes it; the same kind comes back.
         model: a name or a file, as ``Upscaler.load`` takes it.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, and others that ``Upscaler.load`` names.
         options: ``scale``, ``width``, ``height``, ``max_side``, ``seed``, ``steps``, ``sampler``, ``output``,
             ``strip_metadata`` and ``progress``, as ``Upscaler`` takes them.
 

@@ -176,8 +176,8 @@ class Upscaler:
                 ``openvino`` for ``onnx``, where the installed ONNX Runtime has it.
             dtype: of the network: ``float32``, which is the default, ``bfloat16`` or ``float16``. Half precision needs
                 ``torch``, and an accelerator: a CPU is slow in it. Where it gives infinities, it goes on in float32.
-            fast: bfloat16 where PyTorch is installed and the device computes in it: pixels differ by half a level of
-                255 on average. Elsewhere the same as without.
+            fast: bfloat16 where PyTorch is installed and the device computes in it: pixels differ by a third of a level
+                of 255 on average. Elsewhere the same as without.
             tile: largest side of a tile in lr pixels; None for the whole picture at once; ``auto`` fits it to memory
                 where tiles are exact, and is 256 elsewhere. Where memory runs out it is halved.
             compiled: run the network through ``torch.compile``: the first picture of each size takes a minute more.

@@ -67,7 +67,8 @@ def load_engine(
     if engine == "auto" and graph != Path(model) and importlib.util.find_spec("torch") is not None:
         if _beyond_onnx(device):
             return load_engine(model, engine="torch", device=device, fast=fast)
-        if fast and _torch_engine(model).fast_precision(device) != "float32":
+        both = device.partition(":")[0] in ("auto", "cpu", "cuda")
+        if fast and both and _torch_engine(model).fast_precision(device) != "float32":
             return load_engine(model, engine="torch", device=device, fast=True)
     return OnnxEngine(graph, device)
 

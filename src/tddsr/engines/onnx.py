@@ -101,9 +101,13 @@ def load_session(path: Path, device: str) -> tuple[onnxruntime.InferenceSession,
     options.log_severity_level = 4  # what goes wrong comes as an exception as well
     options.enable_mem_pattern = False  # half the memory; and tiles differ in size
     options.intra_op_num_threads = _threads()
+    # Threads that wait sleep: where others compute too, spinning costs a quarter of the time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = [(provider, settings | ({"device_id": number} if number else {}))]
     if name != "cpu":
         providers.append(("CPUExecutionProvider", {}))
+    if device == "auto":
+        onnxruntime.set_default_logger_severity(4)  # of what is tried in vain
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # ONNX Runtime's have no common class
