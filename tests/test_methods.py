@@ -89,7 +89,7 @@ def test_a_known_model_that_cannot_be_had_lacks_something(tmp_path, monkeypatch)
 
         raise ModelError(f"{name} cannot be downloaded; put the file there")
 
-    monkeypatch.setattr("tddsr.weights.names.have_model", fail)
+    monkeypatch.setattr("tddsr.weights.published.have_model", fail)
     found, unavailable = find_methods(["sinsr", "bicubic"])
     assert list(found) == ["bicubic"]
     assert unavailable == {"sinsr": "sinsr cannot be downloaded; put the file there"}
