@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tddsr.engines.torch import TorchEngine
 from tddsr.evaluation.methods import bicubic, find_method
 from tddsr.evaluation.pictures import Pair, find_pictures
 from tddsr.evaluation.results import Protocol
@@ -20,8 +21,13 @@ PHOTO = Path(__file__).parents[1] / "examples" / "coffee.jpg"
 
 
 @pytest.fixture(scope="module", params=["compact", "compact-small"])
-def upscaler(request: pytest.FixtureRequest) -> Upscaler:
-    return Upscaler.load(request.param, device="cpu")
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def upscaler(name: str) -> Upscaler:
+    return Upscaler.load(name, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +79,11 @@ def test_flat_places_stay_flat(upscaler):
         assert flat[64:-64, 64:-64].std() < 2.5
 
 
-def test_the_seed_changes_not_much_and_nothing_where_a_graph_takes_no_noise(upscaler, whole):
-    changes = np.abs(np.asarray(upscaler(Image.open(PHOTO), seed=1)).astype(int) - whole)
-    assert changes.mean() < 4
-    assert changes.any() == bool(upscaler.engine.channels)
+def test_the_seed_changes_something_and_not_much(name):
+    """By PyTorch: a graph leaves out noise that its model hardly sees."""
+    upscaler = Upscaler(TorchEngine.load(name, "cpu"))
+    first, second = (np.asarray(upscaler(Image.open(PHOTO), seed=seed)).astype(int) for seed in (0, 1))
+    assert 0 < np.abs(first - second).mean() < 4
 
 
 def test_they_look_better_than_bicubic(data, features):

@@ -26,6 +26,7 @@ from tddsr.upscaler import Upscaler
 from tddsr.weights.file import save_model
 from tddsr.weights.names import SHIPPED
 from tests.conftest import photo, small_model, small_rrdb
+from tests.test_cli import call
 
 ROOT = Path(__file__).parents[1]
 
@@ -127,7 +128,9 @@ def test_a_graph_is_no_larger_than_the_weights_by_much_and_says_nothing_of_this_
 
 def test_eight_bit_graphs_take_and_give_arrays_of_pixels(tmp_path):
     save_model(make_blind(), tmp_path / "a.safetensors")
-    export(tmp_path / "a.safetensors", tmp_path / "a.onnx", pixels="uint8")
+    result = call("export", str(tmp_path / "a.safetensors"), "-o", str(tmp_path / "a.onnx"), "--uint8")
+    assert result.exit_code == 0
+    assert "without noise" in result.stdout
     picture = photo(21, 34)
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
     (large,) = session.run(None, {"lr": picture})
@@ -201,7 +204,7 @@ def test_fast_is_what_the_machine_has(monkeypatch):
 @pytest.mark.parametrize(("options", "told"), [
     ({"engine": "tensorrt"}, "onnx"), ({"dtype": "int8"}, "float16"), ({"fast": True, "dtype": "float32"}, "fast"),
     ({"engine": "onnx", "dtype": "bfloat16"}, "torch"), ({"engine": "onnx", "compiled": True}, "torch"),
-    ({"engine": "onnx", "device": "tpu"}, "cpu"), ({"engine": "onnx", "device": "cpu:x"}, "cpu"),
+    ({"engine": "onnx", "device": "tpu"}, "cpu"), ({"engine": "onnx", "device": "cpu:1"}, "cpu"),
 ])  # fmt: skip
 def test_impossible_options_are_refused_with_what_there_is(options, told):
     with pytest.raises(UsageError, match=told):

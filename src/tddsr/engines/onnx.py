@@ -72,7 +72,7 @@ def _find_device(device: str) -> str:
     here = devices()
     if name == "auto" and not number:
         return next(name for name in _AUTOMATIC if name in here)
-    if name not in here or not (number or "0").isdecimal():
+    if name not in here or (number and (name == "cpu" or not number.isdecimal())):
         package = f"; pip install {_PACKAGES[name]} in place of onnxruntime" if name in _PACKAGES else ""
         raise UsageError(f"device '{device}' is not in this ONNX Runtime, which has {', '.join(here)}{package}")
     return device
