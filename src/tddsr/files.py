@@ -8,9 +8,9 @@ import hashlib
 import os
 import platform
 import re
+import secrets
 import signal
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -24,26 +24,22 @@ _CANNOT = {errno.EACCES, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOT
 @contextlib.contextmanager
 def whole_or_nothing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; when the block ends well it takes ``path``'s place in one move."""
-    temporary = None
+    temporary = path.with_name(f".{path.stem[:40]}.{_mark(path)}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        prefix = f".{path.stem[:40]}.{_mark(path)}."
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch(exist_ok=False)
         yield temporary
-        for finish in (_sync, _open_to_others):
-            try:
-                finish(temporary)
-            except OSError as error:
-                if error.errno not in _CANNOT:
-                    raise
+        try:
+            _sync(temporary)
+        except OSError as error:
+            if error.errno not in _CANNOT:
+                raise
         temporary.replace(path)
     except OSError as error:
         # Who reads it knows nothing of the temporary file.
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that is closed, or none: nothing was made there
+            temporary.unlink()
 
 
 def _mark(path: Path) -> str:
@@ -72,12 +68,6 @@ def leftovers(paths: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
 def _sync(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _open_to_others(path: Path) -> None:
-    umask = os.umask(0)
-    os.umask(umask)
-    path.chmod(0o666 & ~umask)
 
 
 def clean_up_when_ended() -> None:
