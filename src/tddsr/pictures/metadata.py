@@ -35,7 +35,8 @@ _STACK_DESCRIPTION = re.compile(r'ImageJ=|\{"shape"|<\?xml.*<OME', re.DOTALL)
 _STALE_TEXT = re.compile(r"XML:com\.adobe\.xmp|Raw profile type |Thumb::")
 
 _STALE_XMP_NAMES = (
-    rb"(?:tiff:(?:Orientation|ImageWidth|ImageLength|XResolution|YResolution|ResolutionUnit)|exif:Pixel[XY]Dimension)"
+    rb"(?:tiff:(?:Orientation|ImageWidth|ImageLength|XResolution|YResolution|ResolutionUnit)|exif:Pixel[XY]Dimension"
+    rb"|xmpNote:HasExtendedXMP)"
 )
 _STALE_XMP = re.compile(
     rb"\s" + _STALE_XMP_NAMES + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')"
@@ -168,7 +169,7 @@ def read_metadata(image: Image.Image) -> Metadata:
     with contextlib.suppress(Exception):
         found["text"] = {k: v for k, v in getattr(image, "text", {}).items() if not _STALE_TEXT.match(k)}
         if comment := image.info.get("comment"):
-            found["text"]["Comment"] = comment.decode(errors="replace") if isinstance(comment, bytes) else comment
+            found["text"]["Comment"] = _decoded(comment) if isinstance(comment, bytes) else comment
     xmp = image.info.get("xmp")
     if isinstance(xmp, str):
         xmp = xmp.encode()
@@ -179,6 +180,13 @@ def read_metadata(image: Image.Image) -> Metadata:
     if isinstance(iptc, bytes):
         found["iptc"] = iptc
     return Metadata(**found)
+
+
+def _decoded(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
 
 
 def _shorten(exif: Image.Exif, most: int) -> list[str]:
