@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import ExifTags, Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
@@ -304,6 +305,16 @@ def test_that_only_the_first_of_several_pictures_is_taken_is_said(tmp_path, name
         read_picture(tmp_path / name)
 
 
+def test_previews_and_pages_that_pillow_does_not_know_are_of_no_account(tmp_path):
+    for subfile in (1, 4):  # a preview; a mask, which Pillow does not read
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            file.write(photo(), photometric="rgb", metadata=None)
+            file.write(photo()[..., 0] > 99, metadata=None, subfiletype=subfile)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert np.array_equal(read_picture(tmp_path / "a.tif").rgb, photo())
+
+
 def test_16_bit_grey_with_a_transparent_value_keeps_its_transparency(tmp_path):
     values = np.full((4, 6), 40_000, np.uint16)
     values[:, :2] = 1234
@@ -469,9 +480,10 @@ def test_iptc_survives_where_a_file_can_hold_it(tmp_path, suffix):
     assert np.abs(picture.rgb.astype(int) - photo()).mean() < 4
 
 
-def test_xmp_does_not_point_to_more_than_there_is():
+@pytest.mark.parametrize("stale", ["xmpNote:HasExtendedXMP", "GPano:FullPanoWidthPixels"])
+def test_what_is_stale_of_xmp_goes(stale):
     file = io.BytesIO()
-    scene().save(file, "JPEG", xmp=b'<x:xmpmeta xmpNote:HasExtendedXMP="0123" dc:title="boats"/>')
+    scene().save(file, "JPEG", xmp=f'<x:xmpmeta {stale}="0123" dc:title="boats"/>'.encode())
     assert read_picture(file.getvalue()).metadata.xmp == b'<x:xmpmeta dc:title="boats"/>'
 
 

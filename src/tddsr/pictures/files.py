@@ -141,8 +141,7 @@ def _choose_page(image: Image.Image) -> None:
         return
     areas = {}
     for page in range(getattr(image, "n_frames", 1)):
-        image.seek(page)
-        if not _is_preview(image):
+        if not _is_preview_at(image, page):
             areas[page] = image.width * image.height
     image.seek(max(areas, key=areas.__getitem__, default=0))
     if not areas and _SUB_PICTURES in getattr(image, "tag_v2", {}):
@@ -153,14 +152,23 @@ def _is_preview(image: Image.Image) -> bool:
     return bool(getattr(image, "tag_v2", {}).get(_SUBFILE, 0) & 1)
 
 
+def _is_preview_at(image: Image.Image, page: int) -> bool:
+    image.seek(page)
+    return _is_preview(image)
+
+
 def _pages(image: Image.Image) -> int:
     """How many pictures a file holds, apart from previews."""
     if image.format == "MPO" or (image.format == "TIFF" and image.tell() > 0):
         return 1
+    here = image.tell()
     try:
-        return int(getattr(image, "n_frames", 1))
-    except Exception:  # the others are damaged
+        pages = int(getattr(image, "n_frames", 1))
+        return pages - sum(_is_preview_at(image, page) for page in range(pages) if image.format == "TIFF")
+    except Exception:  # the others are damaged, or of a kind that PIL does not know
         return 1
+    finally:
+        image.seek(here)
 
 
 def _load(name: str, content: bytes, image: Image.Image) -> Image.Image:
