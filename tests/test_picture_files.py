@@ -165,11 +165,21 @@ def test_pil_images_keep_exif_and_get_none_they_had_not():
 
 def test_exif_does_not_tell_the_old_size(tmp_path):
     exif = Image.Exif()
-    exif.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.ExifImageWidth: 52, ExifTags.Base.ExposureTime: 0.5})
+    stale = {ExifTags.Base.ExifImageWidth: 52, ExifTags.Base.SubjectLocation: (20, 20), 41486: 3000.0}
+    exif.get_ifd(ExifTags.IFD.Exif).update({**stale, ExifTags.Base.ExposureTime: 0.5})
     Image.fromarray(photo()).save(tmp_path / "a.jpg", exif=exif)
     write_picture(tmp_path / "b.jpg", read_picture(tmp_path / "a.jpg"))
     kept = Image.open(tmp_path / "b.jpg").getexif().get_ifd(ExifTags.IFD.Exif)
     assert kept == {ExifTags.Base.ExposureTime: 0.5}
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
+def test_exif_gets_no_directories_that_it_had_not(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "maker"
+    Image.fromarray(photo()).save(tmp_path / "a.jpg", exif=exif)
+    write_picture(tmp_path / f"b{suffix}", read_picture(tmp_path / "a.jpg"))
+    assert {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}.isdisjoint(Image.open(tmp_path / f"b{suffix}").getexif())
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -21,8 +21,8 @@ _TRUE_TAGS = {
 }  # fmt: skip
 """Tags of what is shown, who made it, when and with what. All others (layout, layers, private ones) may be stale."""
 
-_SIZE_TAGS = {37122, 40962, 40963, 40965}
-"""Of the EXIF directory: bits a pixel, width, height, and a pointer to another directory."""
+_SIZE_TAGS = {37122, 37396, 40962, 40963, 40965, 41486, 41487, 41488, 41492}
+"""Of the EXIF directory: bits a pixel, places and sizes in pixels, pixels of the sensor, a pointer to a directory."""
 
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 RESOLUTION = (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit)
@@ -36,7 +36,7 @@ _STALE_TEXT = re.compile(r"XML:com\.adobe\.xmp|Raw profile type |Thumb::")
 
 _STALE_XMP_NAMES = (
     rb"(?:tiff:(?:Orientation|ImageWidth|ImageLength|XResolution|YResolution|ResolutionUnit)|exif:Pixel[XY]Dimension"
-    rb"|xmpNote:HasExtendedXMP)"
+    rb"|xmpNote:HasExtendedXMP|GPano:(?:FullPano|CroppedArea)\w+Pixels)"
 )
 _STALE_XMP = re.compile(
     rb"\s" + _STALE_XMP_NAMES + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')"
@@ -117,6 +117,11 @@ def _exif(source: Image.Exif) -> bytes | None:
     return kept.tobytes() if len(kept) else None
 
 
+def _directories(exif: Image.Exif) -> list[dict[int, Any]]:
+    """Those that there are: Pillow makes what it is asked for."""
+    return [exif.get_ifd(tag) for tag in DIRECTORIES if tag in exif]
+
+
 def _as_read(value: Any) -> Any:
     """Of a tag: Pillow reads any letters, but writes only those of ASCII."""
     return value.encode("latin-1", "replace") if isinstance(value, str) else value
@@ -126,7 +131,7 @@ def _loaded(data: bytes | None) -> Image.Exif:
     exif = Image.Exif()
     if data:
         exif.load(data)
-        for ifd in (exif, *(exif.get_ifd(tag) for tag in DIRECTORIES)):
+        for ifd in (exif, *_directories(exif)):
             for tag, value in list(ifd.items()):
                 ifd[tag] = _as_read(value)
     return exif
@@ -198,9 +203,8 @@ def _shorten(exif: Image.Exif, most: int) -> list[str]:
         return len(value) if isinstance(value, str | bytes) else len(repr(value))
 
     while len(exif.tobytes()) > most:
-        directories = [exif.get_ifd(tag) for tag in DIRECTORIES]
         places = [(exif, tag) for tag in exif if tag not in DIRECTORIES]
-        holder, tag = max([*places, *((ifd, tag) for ifd in directories for tag in ifd)], key=length)
+        holder, tag = max([*places, *((ifd, tag) for ifd in _directories(exif) for tag in ifd)], key=length)
         del holder[tag]
         gone.append(ExifTags.TAGS.get(tag, str(tag)))
     return gone
