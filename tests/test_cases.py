@@ -305,6 +305,19 @@ def test_that_only_the_first_of_several_pictures_is_taken_is_said(tmp_path, name
         read_picture(tmp_path / name)
 
 
+@pytest.mark.parametrize("unit", [0, 4, 65535])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_unknown_unit_of_resolution_costs_no_picture(tmp_path, order, unit):
+    deep = photo().astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb", metadata=None, byteorder=order, resolution=(300, 300))
+    content = (tmp_path / "a.tif").read_bytes()
+    entry = struct.pack(f"{order}HHIH", 296, 3, 1, 2)
+    assert content.count(entry) == 1
+    picture = read_picture(content.replace(entry, struct.pack(f"{order}HHIH", 296, 3, 1, unit)))
+    assert np.array_equal(picture.rgb, deep)
+    assert picture.metadata.dpi is None
+
+
 def test_previews_and_pages_that_pillow_does_not_know_are_of_no_account(tmp_path):
     for subfile in (1, 4):  # a preview; a mask, which Pillow does not read
         with tifffile.TiffWriter(tmp_path / "a.tif") as file:

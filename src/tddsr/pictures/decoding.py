@@ -81,11 +81,20 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
     try:
         return _decoded(image, opened)
     except pyvips.Error as error:
+        if "ResolutionUnit" in str(error) and (mended := _without_unit(content)) != content:
+            return read(mended, opened)
         if opened.format is None or not re.search("support is not configured|planes not supported", str(error)):
             raise
         if image.format == "ushort" and not opened.mode.startswith("I"):
             warnings.warn("reduced to 8 bit: libvips cannot unpack it", ImageWarning, stacklevel=2)
         return None
+
+
+def _without_unit(content: bytes) -> bytes:
+    """A TIFF whose resolution has no unit: one that libvips does not know costs the picture."""
+    for entry, none in ((b"\x28\1\3\0\1\0\0\0", b"\1\0"), (b"\1\x28\0\3\0\0\0\1", b"\0\1")):
+        content = re.sub(re.escape(entry) + b"..", entry + none, content, flags=re.DOTALL)
+    return content
 
 
 def _tags(opened: Image.Image) -> Mapping[int, Any]:
