@@ -20,6 +20,9 @@ from tddsr.pictures.vips import pyvips
 _COMPRESSION, _PHOTOMETRIC, _PLANES, _EXTRA, _PROFILE = 259, 262, 284, 338, 34675
 """TIFF tags."""
 
+_COLOURS = {0, 1, 2, 3, 5, 6, 8}
+"""Grey, RGB, palettes, CMYK, YCbCr, Lab: libvips would take others, such as ICCLab and raws, for RGB."""
+
 _JPEG, _YCBCR = 7, 6
 """A compression, and colours that libvips takes for RGB if they are not compressed so."""
 
@@ -70,6 +73,8 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
     wrong = opened.mode == "LAB" or (tags.get(_PHOTOMETRIC) == _YCBCR and tags.get(_COMPRESSION) != _JPEG)
     if opened.format not in ("TIFF", None, "PNG", "AVIF") or wrong:
         return None
+    if (colours := tags.get(_PHOTOMETRIC, 1)) not in _COLOURS:
+        raise ImageError(f"its kind of colours ({colours}) is not supported: convert it to RGB")
     try:
         image = _open(content, opened.tell())
     except pyvips.Error:
@@ -133,4 +138,5 @@ def _in_srgb(image: pyvips.Image) -> pyvips.Image:
                 "srgb", embedded=True, depth=depth, intent="relative", black_point_compensation=True
             )
     light = image.invert()
-    return (light[:3] * light[3] / white).rint().cast(image.format).copy(interpretation=usual)
+    rgb = (light[:3] * light[3] / white).rint().cast(image.format).copy(interpretation=usual)
+    return rgb if image.bands == 4 else rgb.bandjoin(image[4:])
