@@ -318,6 +318,34 @@ def test_an_unknown_unit_of_resolution_costs_no_picture(tmp_path, order, unit):
     assert picture.metadata.dpi is None
 
 
+def test_cmyk_keeps_its_transparency():
+    file, alpha = io.BytesIO(), photo()[..., 0]
+    ink = np.asarray(scene().convert("CMYK"))
+    tifffile.imwrite(file, np.dstack([ink, alpha]), photometric="separated", extrasamples=[2], metadata=None)
+    picture = read_picture(file.getvalue())
+    assert picture.alpha is not None
+    assert np.array_equal(picture.alpha, alpha)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("colours", [9, 34892])
+def test_colours_of_unknown_kinds_are_refused(colours, dtype):
+    file = io.BytesIO()
+    tifffile.imwrite(file, photo().astype(dtype), photometric=colours, metadata=None)
+    with pytest.raises(ImageError, match="convert it to RGB"):
+        read_picture(file.getvalue())
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_resolution_turns_with_the_picture(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    scene().save(tmp_path / f"a{suffix}", dpi=(300, 150), exif=exif)
+    told = read_picture(tmp_path / f"a{suffix}").metadata.dpi
+    assert told == pytest.approx((300, 150) if orientation < 5 else (150, 300), abs=0.1)
+
+
 def test_previews_and_pages_that_pillow_does_not_know_are_of_no_account(tmp_path):
     for subfile in (1, 4):  # a preview; a mask, which Pillow does not read
         with tifffile.TiffWriter(tmp_path / "a.tif") as file:

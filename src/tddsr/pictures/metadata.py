@@ -27,6 +27,8 @@ _SIZE_TAGS = {37122, 37396, 40962, 40963, 40965, 41486, 41487, 41488, 41492}
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 RESOLUTION = (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit)
 _X, _Y, _UNIT = RESOLUTION
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""Orientations of which width and height are exchanged."""
 _XMP, _IPTC, _PROFILE, _PHOTOSHOP_IPTC = 700, 33723, 34675, 0x0404
 
 _STACK_DESCRIPTION = re.compile(r'ImageJ=|\{"shape"|<\?xml.*<OME', re.DOTALL)
@@ -146,6 +148,8 @@ def _dpi(image: Image.Image, exif: Image.Exif) -> tuple[float, float] | None:
         unit = 2.54 if exif.get(_UNIT) == 3 else 1
         told = exif[_X] * unit, exif[_Y] * unit
     across, down = map(float, told or (0, 0))
+    if exif.get(ExifTags.Base.Orientation) in _ON_ITS_SIDE:
+        across, down = down, across
     return (across, down) if 0 < across < _MOST_DPI and 0 < down < _MOST_DPI else None
 
 
