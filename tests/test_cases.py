@@ -90,6 +90,20 @@ def test_tags_that_are_not_true_of_a_result_go(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
+def test_text_in_exif_stays_text(tmp_path, suffix):
+    """Readers look for a date as text; Pillow would give other types as bytes."""
+    told = {ExifTags.Base.DateTimeOriginal: "2020:01:02 03:04:05", ExifTags.Base.LensModel: "L\u00e4ns"}
+    exif = Image.Exif()
+    exif[ExifTags.IFD.Exif] = {**told, ExifTags.Base.UserComment: b"ASCII\0\0\0boats"}
+    content = exif.tobytes().replace(b"L?ns", "L\u00e4ns".encode("latin-1"))
+    scene().save(tmp_path / "a.jpg", exif=content)
+    write_picture(tmp_path / f"b{suffix}", read_picture(tmp_path / "a.jpg"))
+    with Image.open(tmp_path / f"b{suffix}") as back:
+        kept = back.getexif().get_ifd(ExifTags.IFD.Exif)
+    assert kept == {**told, ExifTags.Base.UserComment: b"ASCII\0\0\0boats"}
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
 def test_names_with_umlauts_survive(tmp_path, suffix):
     exif = Image.Exif()
     exif[ExifTags.Base.Artist] = "Zo\u00eb".encode()

@@ -124,9 +124,15 @@ def _directories(exif: Image.Exif) -> list[dict[int, Any]]:
     return [exif.get_ifd(tag) for tag in DIRECTORIES if tag in exif]
 
 
+class _Letters(str):
+    """Of a tag: Pillow reads any, but writes only those of ASCII; and bytes not as text."""
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return super().encode("latin-1", "replace")
+
+
 def _as_read(value: Any) -> Any:
-    """Of a tag: Pillow reads any letters, but writes only those of ASCII."""
-    return value.encode("latin-1", "replace") if isinstance(value, str) else value
+    return _Letters(value) if isinstance(value, str) else value
 
 
 def _loaded(data: bytes | None) -> Image.Exif:
