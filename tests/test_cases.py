@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import ExifTags, Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
@@ -86,6 +87,20 @@ def test_tags_that_are_not_true_of_a_result_go(tmp_path, suffix):
     with Image.open(tmp_path / f"b{suffix}") as back:
         assert {290, 37724, 270}.isdisjoint(back.getexif())
         assert back.getexif()[271] == "maker"
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
+def test_text_in_exif_stays_text(tmp_path, suffix):
+    """Readers look for a date as text; Pillow would give other types as bytes."""
+    told = {ExifTags.Base.DateTimeOriginal: "2020:01:02 03:04:05", ExifTags.Base.LensModel: "L\u00e4ns"}
+    exif = Image.Exif()
+    exif[ExifTags.IFD.Exif] = {**told, ExifTags.Base.UserComment: b"ASCII\0\0\0boats"}
+    content = exif.tobytes().replace(b"L?ns", "L\u00e4ns".encode("latin-1"))
+    scene().save(tmp_path / "a.jpg", exif=content)
+    write_picture(tmp_path / f"b{suffix}", read_picture(tmp_path / "a.jpg"))
+    with Image.open(tmp_path / f"b{suffix}") as back:
+        kept = back.getexif().get_ifd(ExifTags.IFD.Exif)
+    assert kept == {**told, ExifTags.Base.UserComment: b"ASCII\0\0\0boats"}
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
@@ -209,10 +224,11 @@ def test_a_jpeg_may_lack_the_mark_of_its_end_but_no_pixels(tmp_path, options):
     file = io.BytesIO()
     Image.fromarray(photo(200, 200)).save(file, "JPEG", **options)
     content = file.getvalue()
-    (tmp_path / "a.jpg").write_bytes(content[:-2])
-    with pytest.warns(ImageWarning, match="end"):
-        picture = read_picture(tmp_path / "a.jpg")
-    assert np.array_equal(picture.rgb, np.asarray(Image.open(io.BytesIO(content))))
+    for missing in (1, 2):
+        (tmp_path / "a.jpg").write_bytes(content[:-missing])
+        with pytest.warns(ImageWarning, match="end"):
+            picture = read_picture(tmp_path / "a.jpg")
+        assert np.array_equal(picture.rgb, np.asarray(Image.open(io.BytesIO(content))))
     for length in (len(content) // 2, len(content) - 60):
         (tmp_path / "a.jpg").write_bytes(content[:length])
         with pytest.raises(ImageError, match="damaged"):
@@ -296,11 +312,62 @@ def test_the_picture_behind_a_preview_is_taken(tmp_path):
     assert np.array_equal(read_picture(tmp_path / "a.tif").rgb, photo())
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.webp", "a.png"])
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.webp", "a.png", "a.avif"])
 def test_that_only_the_first_of_several_pictures_is_taken_is_said(tmp_path, name):
     scene().save(tmp_path / name, save_all=True, append_images=[scene(seed=1)])
     with pytest.warns(ImageWarning, match="holds 2 pictures"):
         read_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize("unit", [0, 4, 65535])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_unknown_unit_of_resolution_costs_no_picture(tmp_path, order, unit):
+    deep = photo().astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb", metadata=None, byteorder=order, resolution=(300, 300))
+    content = (tmp_path / "a.tif").read_bytes()
+    entry = struct.pack(f"{order}HHIH", 296, 3, 1, 2)
+    assert content.count(entry) == 1
+    picture = read_picture(content.replace(entry, struct.pack(f"{order}HHIH", 296, 3, 1, unit)))
+    assert np.array_equal(picture.rgb, deep)
+    assert picture.metadata.dpi is None
+
+
+def test_cmyk_keeps_its_transparency():
+    file, alpha = io.BytesIO(), photo()[..., 0]
+    ink = np.asarray(scene().convert("CMYK"))
+    tifffile.imwrite(file, np.dstack([ink, alpha]), photometric="separated", extrasamples=[2], metadata=None)
+    picture = read_picture(file.getvalue())
+    assert picture.alpha is not None
+    assert np.array_equal(picture.alpha, alpha)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("colours", [9, 34892])
+def test_colours_of_unknown_kinds_are_refused(colours, dtype):
+    file = io.BytesIO()
+    tifffile.imwrite(file, photo().astype(dtype), photometric=colours, metadata=None)
+    with pytest.raises(ImageError, match="convert it to RGB"):
+        read_picture(file.getvalue())
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_resolution_turns_with_the_picture(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    scene().save(tmp_path / f"a{suffix}", dpi=(300, 150), exif=exif)
+    told = read_picture(tmp_path / f"a{suffix}").metadata.dpi
+    assert told == pytest.approx((300, 150) if orientation < 5 else (150, 300), abs=0.1)
+
+
+def test_previews_and_pages_that_pillow_does_not_know_are_of_no_account(tmp_path):
+    for subfile in (1, 4):  # a preview; a mask, which Pillow does not read
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            file.write(photo(), photometric="rgb", metadata=None)
+            file.write(photo()[..., 0] > 99, metadata=None, subfiletype=subfile)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert np.array_equal(read_picture(tmp_path / "a.tif").rgb, photo())
 
 
 def test_16_bit_grey_with_a_transparent_value_keeps_its_transparency(tmp_path):
@@ -468,6 +535,13 @@ def test_iptc_survives_where_a_file_can_hold_it(tmp_path, suffix):
     assert np.abs(picture.rgb.astype(int) - photo()).mean() < 4
 
 
+@pytest.mark.parametrize("stale", ["xmpNote:HasExtendedXMP", "GPano:FullPanoWidthPixels"])
+def test_what_is_stale_of_xmp_goes(stale):
+    file = io.BytesIO()
+    scene().save(file, "JPEG", xmp=f'<x:xmpmeta {stale}="0123" dc:title="boats"/>'.encode())
+    assert read_picture(file.getvalue()).metadata.xmp == b'<x:xmpmeta dc:title="boats"/>'
+
+
 def test_text_and_comments_survive(tmp_path):
     text = PngInfo()
     text.add_text("parameters", "a tree, Seed: 1")
@@ -481,6 +555,14 @@ def test_text_and_comments_survive(tmp_path):
         assert read_picture(tmp_path / "b.png").metadata.text == told
     write_picture(tmp_path / "b.jpg", read_picture(tmp_path / "a.jpg"))
     assert Image.open(tmp_path / "b.jpg").info["comment"] == b"box 4"
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("kind", ["JPEG", "GIF"])
+def test_comments_are_read_in_either_coding(kind, coding):
+    file = io.BytesIO()
+    scene().save(file, kind, comment="Zo\u00eb".encode(coding))
+    assert read_picture(file.getvalue()).metadata.text == {"Comment": "Zo\u00eb"}
 
 
 def test_lossless_webp_stays_lossless(tmp_path):

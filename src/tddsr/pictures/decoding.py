@@ -20,6 +20,9 @@ from tddsr.pictures.vips import pyvips
 _COMPRESSION, _PHOTOMETRIC, _PLANES, _EXTRA, _PROFILE = 259, 262, 284, 338, 34675
 """TIFF tags."""
 
+_COLOURS = {0, 1, 2, 3, 5, 6, 8}
+"""Grey, RGB, palettes, CMYK, YCbCr, Lab: libvips would take others, such as ICCLab and raws, for RGB."""
+
 _JPEG, _YCBCR = 7, 6
 """A compression, and colours that libvips takes for RGB if they are not compressed so."""
 
@@ -70,17 +73,33 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
     wrong = opened.mode == "LAB" or (tags.get(_PHOTOMETRIC) == _YCBCR and tags.get(_COMPRESSION) != _JPEG)
     if opened.format not in ("TIFF", None, "PNG", "AVIF") or wrong:
         return None
-    image = _open(content, opened.tell())
+    if (colours := tags.get(_PHOTOMETRIC, 1)) not in _COLOURS:
+        raise ImageError(f"its kind of colours ({colours}) is not supported: convert it to RGB")
+    try:
+        image = _open(content, opened.tell())
+    except pyvips.Error:
+        if opened.format == "AVIF":  # libvips knows no animated ones
+            return None
+        raise
     if not _is_usual(image) or (image.format == "uchar" and opened.format in ("PNG", "AVIF")):
         return None
     try:
         return _decoded(image, opened)
     except pyvips.Error as error:
+        if "ResolutionUnit" in str(error) and (mended := _without_unit(content)) != content:
+            return read(mended, opened)
         if opened.format is None or not re.search("support is not configured|planes not supported", str(error)):
             raise
         if image.format == "ushort" and not opened.mode.startswith("I"):
             warnings.warn("reduced to 8 bit: libvips cannot unpack it", ImageWarning, stacklevel=2)
         return None
+
+
+def _without_unit(content: bytes) -> bytes:
+    """A TIFF whose resolution has no unit: one that libvips does not know costs the picture."""
+    for entry, none in ((b"\x28\1\3\0\1\0\0\0", b"\1\0"), (b"\1\x28\0\3\0\0\0\1", b"\0\1")):
+        content = re.sub(re.escape(entry) + b"..", entry + none, content, flags=re.DOTALL)
+    return content
 
 
 def _tags(opened: Image.Image) -> Mapping[int, Any]:
@@ -119,4 +138,5 @@ def _in_srgb(image: pyvips.Image) -> pyvips.Image:
                 "srgb", embedded=True, depth=depth, intent="relative", black_point_compensation=True
             )
     light = image.invert()
-    return (light[:3] * light[3] / white).rint().cast(image.format).copy(interpretation=usual)
+    rgb = (light[:3] * light[3] / white).rint().cast(image.format).copy(interpretation=usual)
+    return rgb if image.bands == 4 else rgb.bandjoin(image[4:])
