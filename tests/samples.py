@@ -152,6 +152,7 @@ def samples() -> dict[str, bytes]:
         "tga": saved(image(4), "TGA", rle=True),
         "avif": saved(image(4), "AVIF", xmp=XMP, **told),
         "avif 10": avif(10),
+        "avif animated": pages("AVIF"),
     }
     files |= {f"png {channels}x16": deep_png(channels) for channels in (1, 2, 3, 4)}
     files |= {f"tiff {channels}x16": deep_tiff(channels) for channels in (1, 2, 3, 4)}

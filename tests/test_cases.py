@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import ExifTags, Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
@@ -209,10 +210,11 @@ def test_a_jpeg_may_lack_the_mark_of_its_end_but_no_pixels(tmp_path, options):
     file = io.BytesIO()
     Image.fromarray(photo(200, 200)).save(file, "JPEG", **options)
     content = file.getvalue()
-    (tmp_path / "a.jpg").write_bytes(content[:-2])
-    with pytest.warns(ImageWarning, match="end"):
-        picture = read_picture(tmp_path / "a.jpg")
-    assert np.array_equal(picture.rgb, np.asarray(Image.open(io.BytesIO(content))))
+    for missing in (1, 2):
+        (tmp_path / "a.jpg").write_bytes(content[:-missing])
+        with pytest.warns(ImageWarning, match="end"):
+            picture = read_picture(tmp_path / "a.jpg")
+        assert np.array_equal(picture.rgb, np.asarray(Image.open(io.BytesIO(content))))
     for length in (len(content) // 2, len(content) - 60):
         (tmp_path / "a.jpg").write_bytes(content[:length])
         with pytest.raises(ImageError, match="damaged"):
@@ -296,11 +298,21 @@ def test_the_picture_behind_a_preview_is_taken(tmp_path):
     assert np.array_equal(read_picture(tmp_path / "a.tif").rgb, photo())
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.webp", "a.png"])
+@pytest.mark.parametrize("name", ["a.tif", "a.gif", "a.webp", "a.png", "a.avif"])
 def test_that_only_the_first_of_several_pictures_is_taken_is_said(tmp_path, name):
     scene().save(tmp_path / name, save_all=True, append_images=[scene(seed=1)])
     with pytest.warns(ImageWarning, match="holds 2 pictures"):
         read_picture(tmp_path / name)
+
+
+def test_previews_and_pages_that_pillow_does_not_know_are_of_no_account(tmp_path):
+    for subfile in (1, 4):  # a preview; a mask, which Pillow does not read
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            file.write(photo(), photometric="rgb", metadata=None)
+            file.write(photo()[..., 0] > 99, metadata=None, subfiletype=subfile)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert np.array_equal(read_picture(tmp_path / "a.tif").rgb, photo())
 
 
 def test_16_bit_grey_with_a_transparent_value_keeps_its_transparency(tmp_path):
@@ -468,6 +480,13 @@ def test_iptc_survives_where_a_file_can_hold_it(tmp_path, suffix):
     assert np.abs(picture.rgb.astype(int) - photo()).mean() < 4
 
 
+@pytest.mark.parametrize("stale", ["xmpNote:HasExtendedXMP", "GPano:FullPanoWidthPixels"])
+def test_what_is_stale_of_xmp_goes(stale):
+    file = io.BytesIO()
+    scene().save(file, "JPEG", xmp=f'<x:xmpmeta {stale}="0123" dc:title="boats"/>'.encode())
+    assert read_picture(file.getvalue()).metadata.xmp == b'<x:xmpmeta dc:title="boats"/>'
+
+
 def test_text_and_comments_survive(tmp_path):
     text = PngInfo()
     text.add_text("parameters", "a tree, Seed: 1")
@@ -481,6 +500,14 @@ def test_text_and_comments_survive(tmp_path):
         assert read_picture(tmp_path / "b.png").metadata.text == told
     write_picture(tmp_path / "b.jpg", read_picture(tmp_path / "a.jpg"))
     assert Image.open(tmp_path / "b.jpg").info["comment"] == b"box 4"
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("kind", ["JPEG", "GIF"])
+def test_comments_are_read_in_either_coding(kind, coding):
+    file = io.BytesIO()
+    scene().save(file, kind, comment="Zo\u00eb".encode(coding))
+    assert read_picture(file.getvalue()).metadata.text == {"Comment": "Zo\u00eb"}
 
 
 def test_lossless_webp_stays_lossless(tmp_path):

@@ -2,6 +2,7 @@ import io
 import os
 import stat
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 from PIL.TiffImagePlugin import TiffImageFile
 
-from tddsr.errors import ImageError
-from tddsr.pictures.files import WRITABLE, from_pil, read_picture, to_pil, write_picture
+from tddsr.errors import ImageError, ImageWarning
+from tddsr.pictures.files import WRITABLE, from_pil, header_size, read_picture, to_pil, write_picture
 from tddsr.pictures.folders import find_files
 from tddsr.pictures.picture import Picture, to_8_bit
 from tests.conftest import photo
+from tests.samples import HEIGHT, WIDTH, chunk, png_with, samples
 
 
 def png_with_size(width: int, height: int) -> bytes:
@@ -163,11 +165,21 @@ def test_pil_images_keep_exif_and_get_none_they_had_not():
 
 def test_exif_does_not_tell_the_old_size(tmp_path):
     exif = Image.Exif()
-    exif.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.ExifImageWidth: 52, ExifTags.Base.ExposureTime: 0.5})
+    stale = {ExifTags.Base.ExifImageWidth: 52, ExifTags.Base.SubjectLocation: (20, 20), 41486: 3000.0}
+    exif.get_ifd(ExifTags.IFD.Exif).update({**stale, ExifTags.Base.ExposureTime: 0.5})
     Image.fromarray(photo()).save(tmp_path / "a.jpg", exif=exif)
     write_picture(tmp_path / "b.jpg", read_picture(tmp_path / "a.jpg"))
     kept = Image.open(tmp_path / "b.jpg").getexif().get_ifd(ExifTags.IFD.Exif)
     assert kept == {ExifTags.Base.ExposureTime: 0.5}
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
+def test_exif_gets_no_directories_that_it_had_not(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "maker"
+    Image.fromarray(photo()).save(tmp_path / "a.jpg", exif=exif)
+    write_picture(tmp_path / f"b{suffix}", read_picture(tmp_path / "a.jpg"))
+    assert {ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo}.isdisjoint(Image.open(tmp_path / f"b{suffix}").getexif())
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -186,6 +198,40 @@ def test_pictures_in_which_white_is_zero_are_no_negatives(tmp_path, dtype):
 def test_damaged_exif_costs_no_picture(tmp_path, suffix, damaged):
     Image.fromarray(photo()).save(tmp_path / f"a{suffix}", exif=damaged)
     assert read_picture(tmp_path / f"a{suffix}").size == (52, 40)
+
+
+def test_damage_of_what_a_png_says_of_itself_costs_no_picture(tmp_path):
+    """Of every chunk but those of the pixels, each byte behind its length."""
+    content, at = samples()["png metadata"], 33
+    expected = read_picture(content)
+    harmed = set()
+    while (name := content[at + 4 : at + 8]) != b"IDAT":
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        for place in {at + 8, (at + end) // 2, end - 1}:
+            damaged = bytearray(content)
+            damaged[place] ^= 0x55
+            (tmp_path / "a.png").write_bytes(damaged)
+            assert header_size(tmp_path / "a.png") == expected.size
+            with pytest.warns(ImageWarning, match="left out"):
+                picture = read_picture(tmp_path / "a.png")
+            assert np.array_equal(picture.rgb, expected.rgb)
+        harmed.add(name)
+        at = end
+    assert {b"iCCP", b"eXIf", b"iTXt", b"tEXt", b"pHYs"} <= harmed
+
+
+@pytest.mark.parametrize("name", [b"acTL", b"cHRM", b"gAMA", b"pHYs", b"sRGB", b"cICP", b"tIME", b"iTXt", b"zTXt"])
+def test_chunks_of_a_png_that_are_too_short_cost_no_picture(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImageWarning)
+        assert read_picture(png_with(chunk(name, b""))).size == (WIDTH, HEIGHT)
+
+
+def test_reasons_are_short(tmp_path):
+    Image.fromarray(photo(300, 40)).convert("1").save(tmp_path / "a.tif", compression="tiff_raw_16")
+    with pytest.raises(ImageError) as error:  # a complaint of each line
+        read_picture(tmp_path / "a.tif")
+    assert len(str(error.value)) < len(str(tmp_path)) + 300
 
 
 def test_hidden_files_are_not_found(tmp_path):

@@ -70,7 +70,12 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
     wrong = opened.mode == "LAB" or (tags.get(_PHOTOMETRIC) == _YCBCR and tags.get(_COMPRESSION) != _JPEG)
     if opened.format not in ("TIFF", None, "PNG", "AVIF") or wrong:
         return None
-    image = _open(content, opened.tell())
+    try:
+        image = _open(content, opened.tell())
+    except pyvips.Error:
+        if opened.format == "AVIF":  # libvips knows no animated ones
+            return None
+        raise
     if not _is_usual(image) or (image.format == "uchar" and opened.format in ("PNG", "AVIF")):
         return None
     try:

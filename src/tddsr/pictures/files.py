@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +25,7 @@ from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.picture import Layout, Picture, Pixels, convert
 from tddsr.pictures.pil import from_pil, to_pil
 from tddsr.pictures.profiles import coded_colours, coded_profile
+from tddsr.pictures.sound import sound
 from tddsr.pictures.vips import pyvips
 
 __all__ = [
@@ -90,10 +92,12 @@ def _content(source: Source) -> bytes:
 
 
 def _open(source: Source) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except UnidentifiedImageError:
-        content = _content(source)
+    if isinstance(source, Path):
+        with contextlib.suppress(UnidentifiedImageError, ValueError):  # the latter of damaged metadata
+            return Image.open(source)
+    content = sound(_content(source))
+    with contextlib.suppress(UnidentifiedImageError):
+        return Image.open(io.BytesIO(content))
     if content[4:8] != b"ftyp" or content[8:12] not in _HEIF_BRANDS:
         return decoding.stand_in(content)
     if not _HEIF:
@@ -127,7 +131,7 @@ def _opened(source: Source) -> Iterator[Image.Image]:
     except MemoryError:
         raise ImageError(f"{name}: too large for this machine's memory") from None
     except Exception as error:  # decoders raise whatever they happened upon in a damaged file
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shorten(str(error), 200, placeholder=" ..") or type(error).__name__
         raise ImageError(f"{name}: damaged or unsupported ({reason})") from error
 
 
@@ -137,8 +141,7 @@ def _choose_page(image: Image.Image) -> None:
         return
     areas = {}
     for page in range(getattr(image, "n_frames", 1)):
-        image.seek(page)
-        if not _is_preview(image):
+        if not _is_preview_at(image, page):
             areas[page] = image.width * image.height
     image.seek(max(areas, key=areas.__getitem__, default=0))
     if not areas and _SUB_PICTURES in getattr(image, "tag_v2", {}):
@@ -149,14 +152,23 @@ def _is_preview(image: Image.Image) -> bool:
     return bool(getattr(image, "tag_v2", {}).get(_SUBFILE, 0) & 1)
 
 
+def _is_preview_at(image: Image.Image, page: int) -> bool:
+    image.seek(page)
+    return _is_preview(image)
+
+
 def _pages(image: Image.Image) -> int:
     """How many pictures a file holds, apart from previews."""
     if image.format == "MPO" or (image.format == "TIFF" and image.tell() > 0):
         return 1
+    here = image.tell()
     try:
-        return int(getattr(image, "n_frames", 1))
-    except Exception:  # the others are damaged
+        pages = int(getattr(image, "n_frames", 1))
+        return pages - sum(_is_preview_at(image, page) for page in range(pages) if image.format == "TIFF")
+    except Exception:  # the others are damaged, or of a kind that PIL does not know
         return 1
+    finally:
+        image.seek(here)
 
 
 def _load(name: str, content: bytes, image: Image.Image) -> Image.Image:
@@ -168,6 +180,7 @@ def _load(name: str, content: bytes, image: Image.Image) -> Image.Image:
         if image.format != "JPEG":
             raise
         # Other bytes after the last one change nothing if all pixels are there.
+        content = content.removesuffix(b"\xff")
         endings = (b"\xff\xd9", bytes.fromhex("5a") * 1000 + b"\xff\xd9")
         ended = [Image.open(io.BytesIO(content + ending)) for ending in endings]
         if not np.array_equal(np.asarray(ended[0]), np.asarray(ended[1])):
@@ -225,7 +238,9 @@ def read_picture(source: Source) -> Picture:
     with _opened(source) as image:
         if (pages := _pages(image)) > 1:
             warnings.warn(f"{name}: holds {pages} pictures, the first is taken", ImageWarning, stacklevel=2)
-        content = _content(source)
+        content = sound(whole := _content(source))
+        if len(content) < len(whole):
+            warnings.warn(f"{name}: what is damaged of its metadata is left out", ImageWarning, stacklevel=2)
         picture = decoding.read(content, image) or from_pil(_load(name, content, image))
         if image.format == "WEBP" and _is_lossless_webp(content):
             picture.metadata = replace(picture.metadata, lossless=True)

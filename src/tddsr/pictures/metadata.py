@@ -21,8 +21,8 @@ _TRUE_TAGS = {
 }  # fmt: skip
 """Tags of what is shown, who made it, when and with what. All others (layout, layers, private ones) may be stale."""
 
-_SIZE_TAGS = {37122, 40962, 40963, 40965}
-"""Of the EXIF directory: bits a pixel, width, height, and a pointer to another directory."""
+_SIZE_TAGS = {37122, 37396, 40962, 40963, 40965, 41486, 41487, 41488, 41492}
+"""Of the EXIF directory: bits a pixel, places and sizes in pixels, pixels of the sensor, a pointer to a directory."""
 
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 RESOLUTION = (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit)
@@ -35,7 +35,8 @@ _STACK_DESCRIPTION = re.compile(r'ImageJ=|\{"shape"|<\?xml.*<OME', re.DOTALL)
 _STALE_TEXT = re.compile(r"XML:com\.adobe\.xmp|Raw profile type |Thumb::")
 
 _STALE_XMP_NAMES = (
-    rb"(?:tiff:(?:Orientation|ImageWidth|ImageLength|XResolution|YResolution|ResolutionUnit)|exif:Pixel[XY]Dimension)"
+    rb"(?:tiff:(?:Orientation|ImageWidth|ImageLength|XResolution|YResolution|ResolutionUnit)|exif:Pixel[XY]Dimension"
+    rb"|xmpNote:HasExtendedXMP|GPano:(?:FullPano|CroppedArea)\w+Pixels)"
 )
 _STALE_XMP = re.compile(
     rb"\s" + _STALE_XMP_NAMES + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')"
@@ -116,6 +117,11 @@ def _exif(source: Image.Exif) -> bytes | None:
     return kept.tobytes() if len(kept) else None
 
 
+def _directories(exif: Image.Exif) -> list[dict[int, Any]]:
+    """Those that there are: Pillow makes what it is asked for."""
+    return [exif.get_ifd(tag) for tag in DIRECTORIES if tag in exif]
+
+
 def _as_read(value: Any) -> Any:
     """Of a tag: Pillow reads any letters, but writes only those of ASCII."""
     return value.encode("latin-1", "replace") if isinstance(value, str) else value
@@ -125,7 +131,7 @@ def _loaded(data: bytes | None) -> Image.Exif:
     exif = Image.Exif()
     if data:
         exif.load(data)
-        for ifd in (exif, *(exif.get_ifd(tag) for tag in DIRECTORIES)):
+        for ifd in (exif, *_directories(exif)):
             for tag, value in list(ifd.items()):
                 ifd[tag] = _as_read(value)
     return exif
@@ -168,7 +174,7 @@ def read_metadata(image: Image.Image) -> Metadata:
     with contextlib.suppress(Exception):
         found["text"] = {k: v for k, v in getattr(image, "text", {}).items() if not _STALE_TEXT.match(k)}
         if comment := image.info.get("comment"):
-            found["text"]["Comment"] = comment.decode(errors="replace") if isinstance(comment, bytes) else comment
+            found["text"]["Comment"] = _decoded(comment) if isinstance(comment, bytes) else comment
     xmp = image.info.get("xmp")
     if isinstance(xmp, str):
         xmp = xmp.encode()
@@ -181,6 +187,13 @@ def read_metadata(image: Image.Image) -> Metadata:
     return Metadata(**found)
 
 
+def _decoded(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
+
+
 def _shorten(exif: Image.Exif, most: int) -> list[str]:
     """Take the longest tags out until no more than ``most`` bytes are left; their names."""
     gone = []
@@ -190,9 +203,8 @@ def _shorten(exif: Image.Exif, most: int) -> list[str]:
         return len(value) if isinstance(value, str | bytes) else len(repr(value))
 
     while len(exif.tobytes()) > most:
-        directories = [exif.get_ifd(tag) for tag in DIRECTORIES]
         places = [(exif, tag) for tag in exif if tag not in DIRECTORIES]
-        holder, tag = max([*places, *((ifd, tag) for ifd in directories for tag in ifd)], key=length)
+        holder, tag = max([*places, *((ifd, tag) for ifd in _directories(exif) for tag in ifd)], key=length)
         del holder[tag]
         gone.append(ExifTags.TAGS.get(tag, str(tag)))
     return gone
