@@ -20,15 +20,12 @@ from tddsr.errors import UsageError
 from tddsr.pictures.arrays import from_array, to_array
 from tddsr.pictures.files import (
     READABLE,
-    WRITABLE,
     check_writable,
     encode_bands,
-    from_pil,
-    holds_transparency,
     kind_of,
+    output_suffix,
     read_picture,
     stored_dtype,
-    to_pil,
     write_bands,
 )
 from tddsr.pictures.metadata import Metadata
@@ -44,6 +41,7 @@ from tddsr.pictures.picture import (
     to_type,
     used_range,
 )
+from tddsr.pictures.pil import from_pil, to_pil
 from tddsr.pictures.rows import Floats, resized
 
 if TYPE_CHECKING:
@@ -112,16 +110,9 @@ def _scaled(side: int, by: float, of: int) -> int:
     return max(math.floor(side * by / of + 0.5 + 1e-9), 1)
 
 
-def output_path(path: Path, size: float | Size = 4) -> Path:
-    """Where the enlargement of ``path`` is written by default: beside it, ``photo_x4.jpg``, ``photo_w1000.jpg``.
-
-    It is a .png for rare kinds, and for a transparent picture whose name says JPEG. ``size`` may be a scale.
-    """
-    suffix = path.suffix if path.suffix.lower() in WRITABLE else ".png"
-    if suffix.lower() in (".jpg", ".jpeg", ".jfif") and holds_transparency(path):
-        suffix = ".png"
-    tag = size.tag if isinstance(size, Size) else f"x{size:g}"
-    return path.with_name(f"{path.stem}_{tag}{suffix}")
+def output_path(path: Path, size: Size) -> Path:
+    """Where the enlargement of ``path`` is written by default: beside it, ``photo_x4.jpg``, ``photo_w1000.jpg``."""
+    return path.with_name(f"{path.stem}_{size.tag}{output_suffix(path)}")
 
 
 def made_from(path: Path) -> Path | None:
@@ -279,13 +270,11 @@ class _Job:
         check_writable(target)
         picture = read_picture(source)
         layout = self._layout(picture, target.suffix)
-        check_writable(target, (layout.width, layout.height), picture.alpha is not None)
         write_bands(target, self._bands(picture, layout), layout, self._metadata(picture, layout.width))
 
     def encode(self, data: bytes) -> bytes:
         """From the content of a file to that of a file of its kind, or of a PNG file."""
         picture, kind = read_picture(data), kind_of(data)
-        kind = kind if kind in WRITABLE else ".png"
         layout = self._layout(picture, kind)
         return encode_bands(kind, self._bands(picture, layout), layout, self._metadata(picture, layout.width))
 
@@ -304,9 +293,8 @@ class _Job:
 
     def _layout(self, picture: Picture, suffix: str | None = None) -> Layout:
         width, height = self.size.of(*picture.size)
-        channels = (1 if picture.grey else 3) + (picture.alpha is not None)
         dtype = picture.rgb.dtype
-        return Layout(width, height, channels, dtype if suffix is None else stored_dtype(suffix, dtype))
+        return Layout(width, height, picture.channels, dtype if suffix is None else stored_dtype(suffix, dtype))
 
     def _metadata(self, picture: Picture, width: int) -> Metadata:
         told = picture.metadata.enlarged(width / picture.size[0])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import ExifTags, Image
+from PIL.ExifTags import Base
 from PIL.PngImagePlugin import PngInfo
 
 from tddsr.errors import ImageWarning
@@ -25,9 +26,9 @@ _SIZE_TAGS = {37122, 37396, 40962, 40963, 40965, 41486, 41487, 41488, 41492}
 """Of the EXIF directory: bits a pixel, places and sizes in pixels, pixels of the sensor, a pointer to a directory."""
 
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-RESOLUTION = (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit)
+RESOLUTION = (Base.XResolution, Base.YResolution, Base.ResolutionUnit)
 _X, _Y, _UNIT = RESOLUTION
-_XMP, _IPTC, _PROFILE, _PHOTOSHOP_IPTC = 700, 33723, 34675, 0x0404
+_PHOTOSHOP_IPTC = 0x0404
 
 _STACK_DESCRIPTION = re.compile(r'ImageJ=|\{"shape"|<\?xml.*<OME', re.DOTALL)
 """Descriptions by programs of how many planes their file holds."""
@@ -181,7 +182,7 @@ def read_metadata(image: Image.Image) -> Metadata:
     if isinstance(xmp, bytes):
         found["xmp"] = _STALE_XMP.sub(b"", xmp)
     photoshop = image.info.get("photoshop")
-    iptc = photoshop.get(_PHOTOSHOP_IPTC) if isinstance(photoshop, dict) else tags.get(_IPTC)
+    iptc = photoshop.get(_PHOTOSHOP_IPTC) if isinstance(photoshop, dict) else tags.get(Base.IPTCNAA)
     if isinstance(iptc, bytes):
         found["iptc"] = iptc
     return Metadata(**found)
@@ -267,9 +268,8 @@ def save_options(metadata: Metadata, kind: str) -> dict[str, Any]:
 def tiff_tags(metadata: Metadata) -> Image.Exif:
     """The tags that hold the metadata, which a TIFF can hold."""
     tags = _loaded(metadata.exif)
-    tags.update(
-        {tag: data for tag, data in ((_XMP, metadata.xmp), (_IPTC, metadata.iptc), (_PROFILE, metadata.icc)) if data}
-    )
+    told = {Base.XMLPacket: metadata.xmp, Base.IPTCNAA: metadata.iptc, Base.InterColorProfile: metadata.icc}
+    tags.update({tag: data for tag, data in told.items() if data})
     if metadata.dpi:
         _set_resolution(tags, metadata.dpi)
     return tags

@@ -38,6 +38,11 @@ class Picture:
         return self.rgb.shape[1], self.rgb.shape[0]
 
     @property
+    def channels(self) -> int:
+        """Of what is written: 1 (grey), 2 (grey, transparency), 3 or 4."""
+        return (1 if self.grey else 3) + (self.alpha is not None)
+
+    @property
     def rgb_8_bit(self) -> Pixels:
         """``rgb`` as uint8."""
         return to_8_bit(self.rgb)
@@ -50,7 +55,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Layout:
-    """Of the pixels in a file: ``channels`` is 1 (grey), 2 (grey, transparency), 3 or 4; ``dtype`` uint8 or uint16."""
+    """Of the pixels in a file: ``channels`` as those of ``Picture``; ``dtype`` is uint8 or uint16."""
 
     width: int
     height: int

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tddsr.errors import ImageError
-from tddsr.pictures.files import read_picture, to_pil
+from tddsr.pictures.files import read_picture
 from tddsr.pictures.folders import find_files
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.picture import LUMA, to_8_bit
+from tddsr.pictures.pil import to_pil
 
 QUALITIES: tuple[int | None, ...] = (None, 95, 90, 80, 65)
 """WebP settings, best first; None is lossless."""
