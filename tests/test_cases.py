@@ -91,6 +91,20 @@ def test_tags_that_are_not_true_of_a_result_go(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
+def test_text_in_exif_stays_text(tmp_path, suffix):
+    """Readers look for a date as text; Pillow would give other types as bytes."""
+    told = {ExifTags.Base.DateTimeOriginal: "2020:01:02 03:04:05", ExifTags.Base.LensModel: "L\u00e4ns"}
+    exif = Image.Exif()
+    exif[ExifTags.IFD.Exif] = {**told, ExifTags.Base.UserComment: b"ASCII\0\0\0boats"}
+    content = exif.tobytes().replace(b"L?ns", "L\u00e4ns".encode("latin-1"))
+    scene().save(tmp_path / "a.jpg", exif=content)
+    write_picture(tmp_path / f"b{suffix}", read_picture(tmp_path / "a.jpg"))
+    with Image.open(tmp_path / f"b{suffix}") as back:
+        kept = back.getexif().get_ifd(ExifTags.IFD.Exif)
+    assert kept == {**told, ExifTags.Base.UserComment: b"ASCII\0\0\0boats"}
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
 def test_names_with_umlauts_survive(tmp_path, suffix):
     exif = Image.Exif()
     exif[ExifTags.Base.Artist] = "Zo\u00eb".encode()
@@ -304,6 +318,47 @@ def test_that_only_the_first_of_several_pictures_is_taken_is_said(tmp_path, name
     scene().save(tmp_path / name, save_all=True, append_images=[scene(seed=1)])
     with pytest.warns(ImageWarning, match="holds 2 pictures"):
         read_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize("unit", [0, 4, 65535])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_unknown_unit_of_resolution_costs_no_picture(tmp_path, order, unit):
+    deep = photo().astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb", metadata=None, byteorder=order, resolution=(300, 300))
+    content = (tmp_path / "a.tif").read_bytes()
+    entry = struct.pack(f"{order}HHIH", 296, 3, 1, 2)
+    assert content.count(entry) == 1
+    picture = read_picture(content.replace(entry, struct.pack(f"{order}HHIH", 296, 3, 1, unit)))
+    assert np.array_equal(picture.rgb, deep)
+    assert picture.metadata.dpi is None
+
+
+def test_cmyk_keeps_its_transparency():
+    file, alpha = io.BytesIO(), photo()[..., 0]
+    ink = np.asarray(scene().convert("CMYK"))
+    tifffile.imwrite(file, np.dstack([ink, alpha]), photometric="separated", extrasamples=[2], metadata=None)
+    picture = read_picture(file.getvalue())
+    assert picture.alpha is not None
+    assert np.array_equal(picture.alpha, alpha)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("colours", [9, 34892])
+def test_colours_of_unknown_kinds_are_refused(colours, dtype):
+    file = io.BytesIO()
+    tifffile.imwrite(file, photo().astype(dtype), photometric=colours, metadata=None)
+    with pytest.raises(ImageError, match="convert it to RGB"):
+        read_picture(file.getvalue())
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_resolution_turns_with_the_picture(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    scene().save(tmp_path / f"a{suffix}", dpi=(300, 150), exif=exif)
+    told = read_picture(tmp_path / f"a{suffix}").metadata.dpi
+    assert told == pytest.approx((300, 150) if orientation < 5 else (150, 300), abs=0.1)
 
 
 def test_previews_and_pages_that_pillow_does_not_know_are_of_no_account(tmp_path):

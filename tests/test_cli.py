@@ -296,6 +296,36 @@ def test_a_folder_that_may_not_be_looked_into_is_one_line(tmp_path, model, monke
     assert (tmp_path / "a_x4.png").exists()
 
 
+def test_what_may_not_be_read_keeps_no_other_from_being_done(tmp_path, model, monkeypatch):
+    closed, other = picture(tmp_path / "a.png"), picture(tmp_path / "b.png")
+    may, read = os.access, Image.open
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK and may(path, mode))
+
+    def refuse(path, *arguments):
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *arguments)
+
+    monkeypatch.setattr(Image, "open", refuse)
+    result = call("upscale", closed, other, "--model", model)
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[0] == f"{closed}: may not be read (permission denied)"
+    assert (tmp_path / "b_x4.png").exists()
+
+
+def test_a_folder_that_can_be_listed_but_not_entered_costs_only_its_own(tmp_path, model, monkeypatch):
+    closed, other = picture(tmp_path / "in" / "closed" / "a.png"), picture(tmp_path / "in" / "b.png")
+    is_file = Path.is_file
+
+    def refuse(path):
+        if path == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert find_photos(tmp_path / "in") == [other, closed]
+
+
 def test_a_name_that_is_too_long_is_one_line(tmp_path, model):
     long, good = picture(tmp_path / f"{'n' * 251}.png"), picture(tmp_path / "a.png")
     result = call("upscale", long, good, "--model", model)

@@ -15,7 +15,9 @@ from tddsr.errors import UsageError
 
 @app.command()
 def upscale(
-    inputs: Annotated[list[Path], typer.Argument(metavar="IN...", help="pictures and folders; - is standard input")],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="IN...", help="pictures and folders; - is standard input", readable=False)
+    ],
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="file, folder/ or - (standard output), else beside IN")
     ] = None,
@@ -101,7 +103,7 @@ def upscale(
 
 @app.command()
 def degrade(
-    inputs: Annotated[list[Path], typer.Argument(metavar="HR...", help="sharp pictures and folders")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="HR...", help="sharp pictures and folders", readable=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="folder for the pairs: DIR/hr and DIR/lr")],
     seed: Annotated[int, typer.Option(min=0, help="chooses the degradation of each picture")] = 0,
     preset: Annotated[str, typer.Option(help="resshift, realesrgan, clean, web, film ..")] = "resshift",

@@ -18,6 +18,9 @@ from tddsr.pictures.metadata import read_metadata
 from tddsr.pictures.picture import Picture, to_type
 from tddsr.pictures.vips import pyvips
 
+_COLOURS = {0, 1, 2, 3, 5, 6, 8}
+"""Grey, RGB, palettes, CMYK, YCbCr, Lab: libvips would take others, such as ICCLab and raws, for RGB."""
+
 _JPEG, _YCBCR = 7, 6
 """A compression, and colours that libvips takes for RGB if they are not compressed so."""
 
@@ -65,9 +68,12 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
         ImageError: libvips would read it wrongly.
     """
     tags = _tags(opened)
-    wrong = tags.get(Base.PhotometricInterpretation) == _YCBCR and tags.get(Base.Compression) != _JPEG
+    colours = tags.get(Base.PhotometricInterpretation, 1)
+    wrong = colours == _YCBCR and tags.get(Base.Compression) != _JPEG
     if opened.format not in ("TIFF", None, "PNG", "AVIF") or wrong or opened.mode == "LAB":
         return None
+    if colours not in _COLOURS:
+        raise ImageError(f"its kind of colours ({colours}) is not supported: convert it to RGB")
     try:
         image = _open(content, opened.tell())
     except pyvips.Error:
@@ -79,11 +85,20 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
     try:
         return _decoded(image, opened)
     except pyvips.Error as error:
+        if "ResolutionUnit" in str(error) and (mended := _without_unit(content)) != content:
+            return read(mended, opened)
         if opened.format is None or not re.search("support is not configured|planes not supported", str(error)):
             raise
         if image.format == "ushort" and not opened.mode.startswith("I"):
             warnings.warn("reduced to 8 bit: libvips cannot unpack it", ImageWarning, stacklevel=2)
         return None
+
+
+def _without_unit(content: bytes) -> bytes:
+    """A TIFF whose resolution has no unit: one that libvips does not know costs the picture."""
+    for entry, none in ((b"\x28\1\3\0\1\0\0\0", b"\1\0"), (b"\1\x28\0\3\0\0\0\1", b"\0\1")):
+        content = re.sub(re.escape(entry) + b"..", entry + none, content, flags=re.DOTALL)
+    return content
 
 
 def _tags(opened: Image.Image) -> Mapping[int, Any]:
@@ -122,4 +137,5 @@ def _in_srgb(image: pyvips.Image) -> pyvips.Image:
                 "srgb", embedded=True, depth=depth, intent="relative", black_point_compensation=True
             )
     light = image.invert()
-    return (light[:3] * light[3] / white).rint().cast(image.format).copy(interpretation=usual)
+    rgb = (light[:3] * light[3] / white).rint().cast(image.format).copy(interpretation=usual)
+    return rgb if image.bands == 4 else rgb.bandjoin(image[4:])

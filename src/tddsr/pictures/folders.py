@@ -98,13 +98,21 @@ def search(folder: Path) -> tuple[list[Path], Counter[str]]:
         others[f"folder {error.filename} ({error.strerror})"] += 1
 
     for path in _walk(folder, closed):
-        if path.suffix.lower() in READABLE and path.is_file():
+        suffix = path.suffix.lower()
+        if suffix in READABLE and _may_be_file(path):
             found.append(path)
         else:
-            others[path.suffix.lower() or "without suffix"] += 1
+            others[f"{suffix} that is no file" if suffix in READABLE else suffix or "without suffix"] += 1
     if not found:
         raise ImageError(f"{folder}: holds no pictures ({', '.join(sorted(READABLE))})")
     return sorted(found), others
+
+
+def _may_be_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a folder that can be listed, but not entered: told when it is read
+        return True
 
 
 def _walk(folder: Path, closed: Callable[[OSError], None]) -> Iterator[Path]:

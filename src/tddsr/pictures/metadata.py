@@ -28,6 +28,8 @@ _SIZE_TAGS = {37122, 37396, 40962, 40963, 40965, 41486, 41487, 41488, 41492}
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 RESOLUTION = (Base.XResolution, Base.YResolution, Base.ResolutionUnit)
 _X, _Y, _UNIT = RESOLUTION
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""Orientations of which width and height are exchanged."""
 _PHOTOSHOP_IPTC = 0x0404
 
 _STACK_DESCRIPTION = re.compile(r'ImageJ=|\{"shape"|<\?xml.*<OME', re.DOTALL)
@@ -123,9 +125,15 @@ def _directories(exif: Image.Exif) -> list[dict[int, Any]]:
     return [exif.get_ifd(tag) for tag in DIRECTORIES if tag in exif]
 
 
+class _Letters(str):
+    """Of a tag: Pillow reads any, but writes only those of ASCII; and bytes not as text."""
+
+    def encode(self, encoding: str = "", errors: str = "") -> bytes:
+        return super().encode("latin-1", "replace")
+
+
 def _as_read(value: Any) -> Any:
-    """Of a tag: Pillow reads any letters, but writes only those of ASCII."""
-    return value.encode("latin-1", "replace") if isinstance(value, str) else value
+    return _Letters(value) if isinstance(value, str) else value
 
 
 def _loaded(data: bytes | None) -> Image.Exif:
@@ -147,6 +155,8 @@ def _dpi(image: Image.Image, exif: Image.Exif) -> tuple[float, float] | None:
         unit = 2.54 if exif.get(_UNIT) == 3 else 1
         told = exif[_X] * unit, exif[_Y] * unit
     across, down = map(float, told or (0, 0))
+    if exif.get(Base.Orientation) in _ON_ITS_SIDE:
+        across, down = down, across
     return (across, down) if 0 < across < _MOST_DPI and 0 < down < _MOST_DPI else None
 
 
