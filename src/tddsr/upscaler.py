@@ -17,7 +17,7 @@ from tddsr.engines.engine import Engine, Sampler
 from tddsr.engines.load import load_engine
 from tddsr.enlarge import Enlarger, Progress, Sampling, Tile
 from tddsr.errors import UsageError
-from tddsr.pictures.arrays import from_array, to_array
+from tddsr.pictures.arrays import from_array
 from tddsr.pictures.files import (
     READABLE,
     check_writable,
@@ -235,14 +235,16 @@ class Upscaler:
         if output is not None:
             raise UsageError("output is only for a path or bytes; save the returned picture yourself")
         if isinstance(picture, Image.Image):
-            return to_pil(job.enlarge(from_pil(picture)))
+            source = from_pil(picture)
+            large = job.enlarge(source)
+            return to_pil(Picture.of(large, job.metadata(source, large.shape[1])))
         if isinstance(picture, np.ndarray):
-            return to_array(job.enlarge(from_array(picture)), picture)
+            large = job.enlarge(from_array(picture))
+            return large[..., 0] if picture.ndim == 2 else large
         if _is_tensor(picture):
             from tddsr.pictures.tensors import like_tensor, to_arrays
 
-            arrays = [to_array(job.enlarge(from_array(array)), array) for array in to_arrays(picture)]
-            return like_tensor(np.stack(arrays), picture)
+            return like_tensor(np.stack([job.enlarge(from_array(array)) for array in to_arrays(picture)]), picture)
         raise UsageError(f"cannot enlarge a {type(picture).__name__}; give a path, bytes, PIL image, array or tensor")
 
     def _sampling(self, seed: int, steps: int | None, sampler: Sampler) -> Sampling:
@@ -270,33 +272,30 @@ class _Job:
         check_writable(target)
         picture = read_picture(source)
         layout = self._layout(picture, target.suffix)
-        write_bands(target, self._bands(picture, layout), layout, self._metadata(picture, layout.width))
+        write_bands(target, self._bands(picture, layout), layout, self.metadata(picture, layout.width))
 
     def encode(self, data: bytes) -> bytes:
         """From the content of a file to that of a file of its kind, or of a PNG file."""
         picture, kind = read_picture(data), kind_of(data)
         layout = self._layout(picture, kind)
-        return encode_bands(kind, self._bands(picture, layout), layout, self._metadata(picture, layout.width))
+        return encode_bands(kind, self._bands(picture, layout), layout, self.metadata(picture, layout.width))
 
-    def enlarge(self, picture: Picture) -> Picture:
-        """In memory."""
+    def enlarge(self, picture: Picture) -> Pixels:
+        """In memory: (height, width, channels)."""
         layout = self._layout(picture)
         pixels = np.empty((layout.height, layout.width, layout.channels), layout.dtype)
         row = 0
         for band in self._bands(picture, layout):
             pixels[row : row + len(band)] = band
             row += len(band)
-        alpha = None if picture.alpha is None else np.ascontiguousarray(pixels[..., -1])
-        rgb = pixels if picture.alpha is None else np.ascontiguousarray(pixels[..., :-1])
-        rgb = np.repeat(rgb, 3, axis=2) if picture.grey else rgb
-        return Picture(rgb, alpha, picture.grey, self._metadata(picture, layout.width))
+        return pixels
 
     def _layout(self, picture: Picture, suffix: str | None = None) -> Layout:
         width, height = self.size.of(*picture.size)
         dtype = picture.rgb.dtype
         return Layout(width, height, picture.channels, dtype if suffix is None else stored_dtype(suffix, dtype))
 
-    def _metadata(self, picture: Picture, width: int) -> Metadata:
+    def metadata(self, picture: Picture, width: int) -> Metadata:
         told = picture.metadata.enlarged(width / picture.size[0])
         return Metadata(icc=told.icc, lossless=told.lossless) if self.strip_metadata else told
 

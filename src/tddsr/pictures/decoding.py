@@ -121,8 +121,7 @@ def _decoded(image: pyvips.Image, opened: Image.Image) -> Picture:
     if opened.format == "AVIF" and unused:  # the lowest bits are zero here
         pixels = to_type((pixels >> unused) * (65535 / (65535 >> unused)), pixels.dtype)
     clear = image.bands > colours and np.ravel(tags.get(Base.ExtraSamples, _CLEAR[0]))[0] in _CLEAR
-    rgb = pixels[..., :1].repeat(3, axis=2) if grey else pixels[..., :3]
-    return Picture(rgb, pixels[..., colours] if clear else None, grey, metadata.fitting(grey))
+    return Picture.of(pixels[..., : colours + clear], metadata.fitting(grey))
 
 
 def _in_srgb(image: pyvips.Image) -> pyvips.Image:

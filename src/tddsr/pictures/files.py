@@ -335,8 +335,5 @@ def write_picture(path: Path, picture: Picture) -> None:
 def _bands(picture: Picture, dtype: np.dtype[Any]) -> Iterator[Pixels]:
     for top in range(0, picture.size[1], _BAND):
         rows = slice(top, top + _BAND)
-        part = replace(picture, rgb=picture.rgb[rows])
-        planes = [part.luma[..., None] if part.grey else part.rgb]
-        if picture.alpha is not None:
-            planes.append(picture.alpha[rows, :, None])
-        yield np.concatenate([convert(plane, dtype) for plane in planes], axis=2)
+        alpha = None if picture.alpha is None else picture.alpha[rows]
+        yield convert(replace(picture, rgb=picture.rgb[rows], alpha=alpha).pixels, dtype)

@@ -32,6 +32,19 @@ class Picture:
     grey: bool = False
     metadata: Metadata = field(default_factory=Metadata)
 
+    @classmethod
+    def of(cls, pixels: Pixels, metadata: Metadata) -> Picture:
+        """Of (H,W,channels)."""
+        channels = pixels.shape[2]
+        rgb = pixels[..., :1].repeat(3, axis=2) if channels < 3 else pixels[..., :3]
+        return cls(rgb, None if channels % 2 else pixels[..., -1], channels < 3, metadata)
+
+    @property
+    def pixels(self) -> Pixels:
+        """(H,W,channels)."""
+        colours = self.luma[..., None] if self.grey else self.rgb
+        return colours if self.alpha is None else np.dstack([colours, self.alpha])
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height)."""

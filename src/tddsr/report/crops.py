@@ -176,12 +176,9 @@ def layers_of_files(paths: Sequence[Path], names: Sequence[str]) -> list[Layer]:
                 f"{path} is {w}x{h}, no whole fraction of {width}x{height}, the largest one: crop or resize it"
             )
         alpha = None if picture.alpha is None else to_8_bit(picture.alpha)
-        shown = to_pil(
-            replace(picture, rgb=picture.rgb_8_bit, alpha=alpha, metadata=Metadata(icc=picture.metadata.icc))
-        )
-        if shown.mode not in ("RGB", "RGBA"):  # grey: its profile, which is one for grey, goes
-            shown = shown.convert("RGBA" if shown.has_transparency_data else "RGB")
-        layers.append(Layer(name, shown, w < width))
+        profile = Metadata(icc=picture.metadata.icc).fitting(grey=False)
+        shown = replace(picture, rgb=picture.rgb_8_bit, alpha=alpha, grey=False, metadata=profile)
+        layers.append(Layer(name, to_pil(shown), w < width))
     return layers
 
 
