@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Protocol
 
@@ -97,7 +98,7 @@ def tell(
     start, counts = time.perf_counter(), Counter[str]()
     for result in results:
         counts[result.status] += 1
-        line = json.dumps({**result.to_dict(), **about()}) if as_json else printable(result.message)
+        line = json.dumps({**asdict(result), **about()}) if as_json else printable(result.message)
         echo(line, err=to_stderr or (result.status == "failed" and not as_json))
     summary = {status: counts[status] for status in ("done", "skipped", "failed")}
     if sum(summary.values()) > 1:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def export(source: str | Path, output: Path, *, pixels: Pixels = "float32", link
     with whole_or_nothing(output) as temporary:
         onnx.save(proto, temporary)
         graph = replace(graph, bytes_per_lr_pixel=_bytes_per_lr_pixel(temporary, model.multiple))
-        helper.set_model_props(proto, {KEY: graph.to_json()})
+        helper.set_model_props(proto, {KEY: json.dumps(asdict(graph))})
         onnx.save(proto, temporary)
         difference = _difference(model, temporary, graph)
         if difference > _LEVEL:

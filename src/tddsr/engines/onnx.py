@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,9 +56,6 @@ class Graph:
     weights: str
     notice: str
     format: str = _FORMAT
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
 
 
 def devices() -> list[str]:
@@ -136,11 +133,10 @@ class OnnxEngine:
     default_steps = 1
 
     def __init__(self, path: Path, device: str = "auto") -> None:
-        self.session, chosen = load_session(path, device)
-        self.device = chosen
+        self.session, self.device = load_session(path, device)
         self.graph = _read(self.session.get_modelmeta().custom_metadata_map, path)
-        self.scale, self.multiple = self.graph.scale, self.graph.multiple
-        self.channels, self.bytes_per_lr_pixel = self.graph.noise, self.graph.bytes_per_lr_pixel
+        self.scale, self.multiple, self.channels = self.graph.scale, self.graph.multiple, self.graph.noise
+        self.bytes_per_lr_pixel: int | None = self.graph.bytes_per_lr_pixel
 
     def halo(self, steps: int) -> int:
         """The same for any number of steps, of which there is but one."""

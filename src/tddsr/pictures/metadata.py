@@ -95,17 +95,6 @@ class Metadata:
         fits = self.colour_space in ({"GRAY", "RGB"} if grey else {"RGB"})
         return self if fits else replace(self, icc=None)
 
-    @property
-    def info(self) -> dict[str | tuple[int, int], Any]:
-        """As a PIL image carries it."""
-        told: dict[str | tuple[int, int], Any] = {
-            "icc_profile": self.icc,
-            "exif": self.exif,
-            "xmp": self.xmp,
-            "dpi": self.dpi,
-        }
-        return {key: value for key, value in told.items() if value}
-
 
 def _exif(source: Image.Exif) -> bytes | None:
     kept = Image.Exif()

@@ -70,5 +70,7 @@ def to_pil(picture: Picture) -> Image.Image:
     image = Image.fromarray(picture.luma if picture.grey else picture.rgb)
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha))
-    image.info.update(picture.metadata.info)
+    metadata = picture.metadata
+    told = {"icc_profile": metadata.icc, "exif": metadata.exif, "xmp": metadata.xmp, "dpi": metadata.dpi}
+    image.info.update({key: value for key, value in told.items() if value})
     return image
