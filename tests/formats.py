@@ -154,8 +154,8 @@ Thumbnails, sizes, layers and private tags are not true of a larger picture, and
 
 HEIC needs an extra: `pip install 'tddsr[heif]'`. Refused in one line are floating point; 32 bits, unless 16 suffice;
 grey with transparency in planes, 16 bit in planes and tiles, and colours other than grey, RGB, YCbCr, CMYK and Lab
-(TIFF); camera raws and JPEG XL; what is damaged or cut off (only the mark of a JPEG's end may be missing; what is damaged
-of the metadata of a PNG is left out, and said); and what claims more than 178 million pixels.
+(TIFF); camera raws and JPEG XL; what is damaged or cut off (only the mark of a JPEG's end may be missing; damaged
+metadata of a PNG are left out, and said); and what claims more than 178 million pixels.
 
 ## What is written
 
