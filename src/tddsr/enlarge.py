@@ -176,9 +176,8 @@ class Enlarger:
         self.most = smaller
         told = f"out of memory: going on with tiles of {smaller}"
         if blended:
-            warnings.warn(f"{told}, which give slightly other pixels", ImageWarning, stacklevel=3)
-        else:
-            warnings.warn(told, RuntimeWarning, stacklevel=3)
+            told += ", which give slightly other pixels"
+        warnings.warn(told, ImageWarning if blended else RuntimeWarning, stacklevel=3)
 
     # -- tiles ---------------------------------------------------------------------------------------------------------
 

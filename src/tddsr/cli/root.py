@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -77,23 +77,17 @@ def check_suffix(output: Path, suffix: str) -> None:
         raise UsageError(f"{output}: the output is a {suffix} file")
 
 
-class Echo(Protocol):
-    """Prints a line to stdout, or to stderr."""
-
-    def __call__(self, message: str, *, err: bool) -> None: ...
-
-
 def tell(
     results: Iterable[Result],
     as_json: bool = False,
     to_stderr: bool = False,
-    echo: Echo = typer.echo,
+    echo: Callable[..., None] = typer.echo,
     about: Callable[[], Mapping[str, str]] = dict,
 ) -> None:
     """Print results as they come, and a summary of more than one; the exit code is 1 if any failed.
 
-    Lines of JSON, and of what went well, are for stdout unless a picture goes there. ``about``: what is true of all
-    results, for the lines of JSON.
+    Lines of JSON, and of what went well, are for stdout unless a picture goes there. ``echo``: as ``typer.echo``.
+    ``about``: what is true of all results, for the lines of JSON.
     """
     start, counts = time.perf_counter(), Counter[str]()
     for result in results:
