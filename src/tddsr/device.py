@@ -50,7 +50,7 @@ def describe() -> dict[str, str]:
     onnx = [provider.removesuffix("ExecutionProvider") for provider in onnxruntime.get_available_providers()]
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in ("onnxruntime", "numpy", "pillow")},
+        **{name: version(name) for name in ("onnxruntime", "numpy", "pillow", "pyvips")},
         "system": platform.platform(),
         "processor": f"{platform.machine()}, {os.cpu_count()} threads",
         "onnx devices": ", ".join(onnx).lower(),

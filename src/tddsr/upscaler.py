@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", str, Path, bytes, Image.Image, Pixels, "Tensor")
 
-MOST = 8
+LARGEST_SCALE = 8
 """The largest scale."""
 
 _ROUNDING = 1e-6
@@ -73,8 +73,8 @@ class Size:
         given = [f"{f.name} {getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} cannot both be; give one of scale, width, height, max_side")
-        if not 1 <= self.scale <= MOST:
-            raise UsageError(f"scale is {self.scale}; it must be 1 to {MOST}")
+        if not 1 <= self.scale <= LARGEST_SCALE:
+            raise UsageError(f"scale is {self.scale}; it must be 1 to {LARGEST_SCALE}")
         for name in ("width", "height", "max_side"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= 1):
@@ -94,8 +94,8 @@ class Size:
         """
         for name, side in (("width", width), ("height", height), ("max_side", max(width, height))):
             wanted = getattr(self, name)
-            if wanted is not None and wanted > MOST * side:
-                raise UsageError(f"{name} is {wanted}; of {width}x{height} it can be {MOST * side} at most")
+            if wanted is not None and wanted > LARGEST_SCALE * side:
+                raise UsageError(f"{name} is {wanted}; of {width}x{height} it can be {LARGEST_SCALE * side} at most")
             if wanted is not None:
                 return _scaled(width, wanted, side), _scaled(height, wanted, side)
         return _scaled(width, self.scale, 1), _scaled(height, self.scale, 1)
