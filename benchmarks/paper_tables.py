@@ -29,7 +29,7 @@ from tddsr.evaluation.methods import check_name, find_methods
 from tddsr.evaluation.pictures import PictureSet, find_pictures
 from tddsr.evaluation.results import Better, Protocol, read_result
 from tddsr.evaluation.run import evaluate
-from tddsr.files import content_hash
+from tddsr.files import file_hash, files_hash
 from tddsr.metrics.table import Scores, Setting, choose, load_scores
 from tddsr.pictures.folders import ALL
 from tddsr.report.build import write_report
@@ -40,6 +40,13 @@ from tddsr.weights.names import SHIPPED
 from tddsr.weights.registry import MODELS, UNPUBLISHED, files_here
 
 TABLES = Path(__file__).parent / "tables"
+
+
+def content_hash(path: Path) -> str:
+    """Of a file, or of all files below a folder; empty where there is nothing."""
+    if path.is_dir():
+        return files_hash({file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()})
+    return file_hash(path) if path.is_file() else ""
 
 
 class _Section(BaseModel):

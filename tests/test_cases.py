@@ -21,13 +21,14 @@ from tddsr.engines.torch import TorchEngine
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.files import whole_or_nothing
 from tddsr.pictures.arrays import from_array
-from tddsr.pictures.files import from_pil, header_size, read_picture, write_picture
+from tddsr.pictures.files import header_size, read_picture, write_picture
 from tddsr.pictures.folders import find_files, search
 from tddsr.pictures.metadata import Metadata, read_metadata
 from tddsr.pictures.picture import Picture, spread_colours
+from tddsr.pictures.pil import from_pil
 from tddsr.pictures.profiles import SRGB as SRGB_XY
 from tddsr.pictures.profiles import coded_profile, gamma_profile
-from tddsr.upscaler import Upscaler, made_from, output_path
+from tddsr.upscaler import Size, Upscaler, made_from, output_path
 from tests.conftest import photo
 from tests.samples import chunk
 
@@ -240,7 +241,7 @@ def test_a_transparent_picture_called_jpg_becomes_a_png(tmp_path, upscaler):
     image.putalpha(128)
     image.save(tmp_path / "a.jpg", "PNG")
     scene().save(tmp_path / "b.jpg", "PNG")
-    assert output_path(tmp_path / "b.jpg", 4) == tmp_path / "b_x4.jpg"
+    assert output_path(tmp_path / "b.jpg", Size()) == tmp_path / "b_x4.jpg"
     assert upscaler(tmp_path / "a.jpg") == tmp_path / "a_x4.png"
     assert Image.open(tmp_path / "a_x4.png").mode == "RGBA"
 

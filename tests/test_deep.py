@@ -11,8 +11,9 @@ import pyvips
 from PIL import ExifTags, Image, ImageCms
 
 from tddsr.errors import ImageError, ImageWarning
-from tddsr.pictures.files import from_pil, header_size, read_picture, write_picture
+from tddsr.pictures.files import header_size, read_picture, write_picture
 from tddsr.pictures.picture import Picture
+from tddsr.pictures.pil import from_pil
 from tddsr.pictures.profiles import gamma_profile
 from tests.samples import chunk, tiff
 from tests.test_cases import press_profile

@@ -15,7 +15,6 @@ from tddsr.pictures.files import (
     WRITABLE,
     encode_bands,
     kind_of,
-    layout_of,
     read_picture,
     stored_dtype,
     write_bands,
@@ -123,8 +122,9 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from tddsr.pictures.files import Layout, write_bands
+from tddsr.pictures.files import write_bands
 from tddsr.pictures.metadata import Metadata
+from tddsr.pictures.picture import Layout
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -212,9 +212,3 @@ def test_bytes_are_read_as_files_are(tmp_path):
         read_picture(b"text")
     with pytest.raises(ImageError, match="not a picture"):
         kind_of(b"text")
-
-
-def test_the_layout_of_a_picture_is_what_its_file_holds():
-    rgb = pixels(3, np.uint16)
-    assert layout_of(Picture(rgb), ".png") == Layout(29, 37, 3, np.dtype(np.uint16))
-    assert layout_of(Picture(rgb, rgb[..., 0], grey=True), ".webp") == Layout(29, 37, 2, np.dtype(np.uint8))

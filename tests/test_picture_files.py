@@ -12,9 +12,10 @@ from PIL import ExifTags, Image, ImageCms
 from PIL.TiffImagePlugin import TiffImageFile
 
 from tddsr.errors import ImageError, ImageWarning
-from tddsr.pictures.files import WRITABLE, from_pil, header_size, read_picture, to_pil, write_picture
+from tddsr.pictures.files import WRITABLE, header_size, read_picture, write_picture
 from tddsr.pictures.folders import find_files
 from tddsr.pictures.picture import Picture, to_8_bit
+from tddsr.pictures.pil import from_pil, to_pil
 from tests.conftest import photo
 from tests.samples import HEIGHT, WIDTH, chunk, png_with, samples
 

@@ -12,7 +12,7 @@ from tddsr.engines.torch import TorchEngine
 from tddsr.errors import ImageError
 from tddsr.model import Model
 from tddsr.networks.compact import CompactNet
-from tddsr.upscaler import Upscaler, output_path
+from tddsr.upscaler import Size, Upscaler, output_path
 from tddsr.weights.file import save_model
 from tests.conftest import photo, small_rrdb
 from tests.derived import small_paper_model
@@ -212,8 +212,8 @@ def test_files_are_written_beside_the_input(upscaler, tmp_path):
 
 
 def test_rare_kinds_are_written_as_png():
-    assert output_path(Path("x/a.gif"), 2) == Path("x/a_x2.png")
-    assert output_path(Path("a.TIFF"), 2.5) == Path("a_x2.5.TIFF")
+    assert output_path(Path("x/a.gif"), Size(2)) == Path("x/a_x2.png")
+    assert output_path(Path("a.TIFF"), Size(2.5)) == Path("a_x2.5.TIFF")
 
 
 def test_a_file_that_cannot_hold_the_result_is_refused_before_any_work(upscaler, tmp_path, monkeypatch):

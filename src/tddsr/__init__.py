@@ -61,7 +61,7 @@ def _kept(model: str | Path, device: str) -> Upscaler:
 
 
 def __getattr__(name: str) -> object:
-    # PyTorch takes seconds to import; `tddsr --help`, `--version` and `dir(tddsr)` do without.
+    # What enlarges takes its time to import; `tddsr --help`, `--version` and `dir(tddsr)` do without.
     if name in ("Upscaler", "load"):
         from tddsr.upscaler import Upscaler
 

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,9 +55,6 @@ class Result:
     status: Status
     message: str
     seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def _folder_jobs(
@@ -126,6 +123,10 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
+def _names_folder(output: str | Path) -> bool:
+    return str(output).endswith(("/", os.sep)) or _is_folder(Path(output))
+
+
 def plan(
     inputs: Sequence[Path],
     output: str | Path | None,
@@ -155,9 +156,8 @@ def plan(
     if STREAM in inputs or output == "-":
         return [_stream_job(inputs, output)]
     one_file = len(inputs) == 1 and not _is_folder(inputs[0])
-    into_folder = str(output).endswith(("/", os.sep))
+    into_folder = output is not None and _names_folder(output)
     output = None if output is None else Path(output)
-    into_folder |= output is not None and output.is_dir()
     if output is not None and not one_file and output.suffix.lower() in WRITABLE and not into_folder:
         raise UsageError(f"{output} is one picture; the output of several, or of a folder, is a folder")
     jobs: list[Job] = []
@@ -183,7 +183,7 @@ def plan(
 def _stream_job(inputs: Sequence[Path], output: str | Path | None) -> Job:
     if len(inputs) > 1 or (inputs[0] != STREAM and _is_folder(inputs[0])):
         raise UsageError("- is one picture: standard input goes alone, and standard output takes no folder")
-    if output is not None and output != "-" and (str(output).endswith(("/", os.sep)) or Path(output).is_dir()):
+    if output is not None and output != "-" and _names_folder(output):
         raise UsageError(f"{output} is a folder, and standard input has no name: name the output's file")
     return Job(inputs[0], STREAM if output is None else Path(output))
 

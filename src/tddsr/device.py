@@ -35,6 +35,14 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
+def bfloat16_instructions() -> list[str]:
+    """Those of the processor, where PyTorch is new enough to tell: without them it is much slower in bfloat16."""
+    import torch
+
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return [name for name in ("avx512_bf16", "amx_bf16") if capabilities.get(name)]
+
+
 def describe() -> dict[str, str]:
     """Versions, processor, devices, folders and environment, by name: what a report of a fault should contain."""
     import onnxruntime
@@ -42,7 +50,7 @@ def describe() -> dict[str, str]:
     onnx = [provider.removesuffix("ExecutionProvider") for provider in onnxruntime.get_available_providers()]
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in ("onnxruntime", "numpy", "pillow")},
+        **{name: version(name) for name in ("onnxruntime", "numpy", "pillow", "pyvips")},
         "system": platform.platform(),
         "processor": f"{platform.machine()}, {os.cpu_count()} threads",
         "onnx devices": ", ".join(onnx).lower(),
@@ -58,11 +66,9 @@ def _describe_torch() -> dict[str, str]:
         import torch
     except ModuleNotFoundError:
         return {"torch": "not installed; pip install 'tddsr[torch]'"}
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # newer PyTorch's
-    halves = [name for name in ("avx512_bf16", "amx_bf16", "bf16") if capabilities.get(name)]
     processor = [
         torch.backends.cpu.get_cpu_capability(),
-        f"bfloat16 by {' and '.join(halves)}" if halves else "no bfloat16 known",
+        f"bfloat16 by {' and '.join(bfloat16_instructions()) or 'no instructions known'}",
         f"{torch.get_num_threads()} threads",
     ]
     cuda = [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]

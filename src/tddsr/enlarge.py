@@ -20,7 +20,6 @@ from tddsr.errors import ImageWarning, ModelError, UsageError
 from tddsr.pictures.picture import LUMA, Pixels
 from tddsr.pictures.rows import Floats
 from tddsr.tiling import Box, feathered, fit, plan, round_up
-from tddsr.tiling import Tile as CutTile
 
 Tile = Literal["auto"] | int | None
 Progress = Callable[[int, int], None]
@@ -137,7 +136,7 @@ class Enlarger:
 
     @property
     def _margin(self) -> int:
-        """None where a network sees the whole picture, and takes nothing but large multiples."""
+        """0 where a network sees the whole picture, and takes nothing but large multiples."""
         return 0 if self.engine.halo(1) is None else round_up(_MARGIN, self.engine.multiple)
 
     def _cut(self, height: int, width: int, steps: int) -> tuple[tuple[int, int], int | None]:
@@ -177,9 +176,8 @@ class Enlarger:
         self.most = smaller
         told = f"out of memory: going on with tiles of {smaller}"
         if blended:
-            warnings.warn(f"{told}, which give slightly other pixels", ImageWarning, stacklevel=3)
-        else:
-            warnings.warn(told, RuntimeWarning, stacklevel=3)
+            told += ", which give slightly other pixels"
+        warnings.warn(told, ImageWarning if blended else RuntimeWarning, stacklevel=3)
 
     # -- tiles ---------------------------------------------------------------------------------------------------------
 
@@ -199,8 +197,8 @@ class Enlarger:
         padded = round_up(size[0], multiple), round_up(size[1], multiple)
         tiles = plan(*padded, tile, halo, multiple, margin=self._margin, top=start)
         count.expect(len(tiles))
-
-        def band(row: list[CutTile]) -> Floats:
+        for _, group in itertools.groupby(tiles, key=lambda tile: tile.core.top):
+            row = list(group)
             box = row[0].core.within(whole)
             large = np.empty((factor * box.height, factor * size[1], channels), np.float32)
             for core, source in row:
@@ -209,10 +207,8 @@ class Enlarger:
                 if len(tiles) > 1:
                     _give_back()
                 count.one()
-            return large
-
-        for _, row in itertools.groupby(tiles, key=lambda tile: tile.core.top):
-            yield band(list(row))
+            yield large
+            del large
 
     def _blend(
         self, size: tuple[int, int], channels: int, side: int, start: int, run: Run, count: _Count

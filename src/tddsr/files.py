@@ -103,10 +103,3 @@ def files_hash(files: Mapping[str, Path]) -> str:
 
     lines = sorted(f"{name} {content(file)}" for name, file in files.items())
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
-
-
-def content_hash(path: Path) -> str:
-    """Of a file, or of all files below a folder; empty where there is nothing."""
-    if path.is_dir():
-        return files_hash({file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()})
-    return file_hash(path) if path.is_file() else ""

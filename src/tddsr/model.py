@@ -22,7 +22,6 @@ from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig
 from tddsr.tiling import round_up
 
 Role = Literal["teacher", "student"]
-Sampler = Literal["deterministic", "stochastic"]
 
 
 class ScheduleConfig(Config):
@@ -74,11 +73,6 @@ class ModelConfig(Config):
             raise ValueError(f"space.kind is {self.space.kind}; a {self.network.kind} network works in 'pixels'")
 
 
-def build_space(config: SpaceConfig) -> LatentSpace:
-    """A latent space; a learned one has random weights."""
-    return VQAutoencoder(config) if isinstance(config, VQConfig) else SpaceToDepth()
-
-
 class Model(nn.Module):
     """lr pictures to hr pictures, in one step or many. All pictures are RGB in [-1, 1].
 
@@ -95,7 +89,9 @@ class Model(nn.Module):
     def __init__(self, config: ModelConfig, space: LatentSpace | None = None) -> None:
         super().__init__()
         self.config = config
-        self.space = build_space(config.space) if space is None else space
+        if space is None:
+            space = VQAutoencoder(config.space) if isinstance(config.space, VQConfig) else SpaceToDepth()
+        self.space: LatentSpace = space
         if self.space.factor != self.scale:
             raise ValueError(f"a latent pixel is {self.space.factor} hr pixels wide; it must be {self.scale}")
         self.network: CompactNet | RRDBNet | SwinUNet

@@ -57,7 +57,7 @@ def _spans(length: int, tile: int, multiple: int) -> list[tuple[int, int]]:
 def plan(
     height: int,
     width: int,
-    tile: int | tuple[int, int] | None,
+    tile: int | tuple[int, int],
     halo: int,
     multiple: int,
     *,
@@ -69,7 +69,7 @@ def plan(
     Args:
         height: of the picture, a multiple of ``multiple``, like ``width``.
         width: see ``height``.
-        tile: largest side of a core, or its largest height and width, rounded up to ``multiple``; None for one tile.
+        tile: largest side of a core, or its largest height and width, rounded up to ``multiple``.
         halo: pixels around a pixel that its result depends on.
         multiple: every box starts and ends at a multiple of this, and so does the margin.
         margin: pixels around the picture that can be read as well; boxes there have coordinates below 0.
@@ -77,7 +77,7 @@ def plan(
     """
     if height % multiple or width % multiple:
         raise ValueError(f"{height}x{width} must be multiples of {multiple}")
-    tall, wide = (height, width) if tile is None else (tile, tile) if isinstance(tile, int) else tile
+    tall, wide = (tile, tile) if isinstance(tile, int) else tile
     tall, wide, halo = round_up(tall, multiple), round_up(wide, multiple), round_up(halo, multiple)
     return [
         Tile(

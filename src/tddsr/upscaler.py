@@ -17,18 +17,15 @@ from tddsr.engines.engine import Engine, Sampler
 from tddsr.engines.load import load_engine
 from tddsr.enlarge import Enlarger, Progress, Sampling, Tile
 from tddsr.errors import UsageError
-from tddsr.pictures.arrays import from_array, to_array
+from tddsr.pictures.arrays import from_array
 from tddsr.pictures.files import (
     READABLE,
-    WRITABLE,
     check_writable,
     encode_bands,
-    from_pil,
-    holds_transparency,
     kind_of,
+    output_suffix,
     read_picture,
     stored_dtype,
-    to_pil,
     write_bands,
 )
 from tddsr.pictures.metadata import Metadata
@@ -44,6 +41,7 @@ from tddsr.pictures.picture import (
     to_type,
     used_range,
 )
+from tddsr.pictures.pil import from_pil, to_pil
 from tddsr.pictures.rows import Floats, resized
 
 if TYPE_CHECKING:
@@ -51,7 +49,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", str, Path, bytes, Image.Image, Pixels, "Tensor")
 
-MOST = 8
+LARGEST_SCALE = 8
 """The largest scale."""
 
 _ROUNDING = 1e-6
@@ -75,8 +73,8 @@ class Size:
         given = [f"{f.name} {getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} cannot both be; give one of scale, width, height, max_side")
-        if not 1 <= self.scale <= MOST:
-            raise UsageError(f"scale is {self.scale}; it must be 1 to {MOST}")
+        if not 1 <= self.scale <= LARGEST_SCALE:
+            raise UsageError(f"scale is {self.scale}; it must be 1 to {LARGEST_SCALE}")
         for name in ("width", "height", "max_side"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= 1):
@@ -96,8 +94,8 @@ class Size:
         """
         for name, side in (("width", width), ("height", height), ("max_side", max(width, height))):
             wanted = getattr(self, name)
-            if wanted is not None and wanted > MOST * side:
-                raise UsageError(f"{name} is {wanted}; of {width}x{height} it can be {MOST * side} at most")
+            if wanted is not None and wanted > LARGEST_SCALE * side:
+                raise UsageError(f"{name} is {wanted}; of {width}x{height} it can be {LARGEST_SCALE * side} at most")
             if wanted is not None:
                 return _scaled(width, wanted, side), _scaled(height, wanted, side)
         return _scaled(width, self.scale, 1), _scaled(height, self.scale, 1)
@@ -112,16 +110,9 @@ def _scaled(side: int, by: float, of: int) -> int:
     return max(math.floor(side * by / of + 0.5 + 1e-9), 1)
 
 
-def output_path(path: Path, size: float | Size = 4) -> Path:
-    """Where the enlargement of ``path`` is written by default: beside it, ``photo_x4.jpg``, ``photo_w1000.jpg``.
-
-    It is a .png for rare kinds, and for a transparent picture whose name says JPEG. ``size`` may be a scale.
-    """
-    suffix = path.suffix if path.suffix.lower() in WRITABLE else ".png"
-    if suffix.lower() in (".jpg", ".jpeg", ".jfif") and holds_transparency(path):
-        suffix = ".png"
-    tag = size.tag if isinstance(size, Size) else f"x{size:g}"
-    return path.with_name(f"{path.stem}_{tag}{suffix}")
+def output_path(path: Path, size: Size) -> Path:
+    """Where the enlargement of ``path`` is written by default: beside it, ``photo_x4.jpg``, ``photo_w1000.jpg``."""
+    return path.with_name(f"{path.stem}_{size.tag}{output_suffix(path)}")
 
 
 def made_from(path: Path) -> Path | None:
@@ -244,14 +235,16 @@ class Upscaler:
         if output is not None:
             raise UsageError("output is only for a path or bytes; save the returned picture yourself")
         if isinstance(picture, Image.Image):
-            return to_pil(job.enlarge(from_pil(picture)))
+            source = from_pil(picture)
+            large = job.enlarge(source)
+            return to_pil(Picture.of(large, job.metadata(source, large.shape[1])))
         if isinstance(picture, np.ndarray):
-            return to_array(job.enlarge(from_array(picture)), picture)
+            large = job.enlarge(from_array(picture))
+            return large[..., 0] if picture.ndim == 2 else large
         if _is_tensor(picture):
             from tddsr.pictures.tensors import like_tensor, to_arrays
 
-            arrays = [to_array(job.enlarge(from_array(array)), array) for array in to_arrays(picture)]
-            return like_tensor(np.stack(arrays), picture)
+            return like_tensor(np.stack([job.enlarge(from_array(array)) for array in to_arrays(picture)]), picture)
         raise UsageError(f"cannot enlarge a {type(picture).__name__}; give a path, bytes, PIL image, array or tensor")
 
     def _sampling(self, seed: int, steps: int | None, sampler: Sampler) -> Sampling:
@@ -279,36 +272,30 @@ class _Job:
         check_writable(target)
         picture = read_picture(source)
         layout = self._layout(picture, target.suffix)
-        check_writable(target, (layout.width, layout.height), picture.alpha is not None)
-        write_bands(target, self._bands(picture, layout), layout, self._metadata(picture, layout.width))
+        write_bands(target, self._bands(picture, layout), layout, self.metadata(picture, layout.width))
 
     def encode(self, data: bytes) -> bytes:
         """From the content of a file to that of a file of its kind, or of a PNG file."""
         picture, kind = read_picture(data), kind_of(data)
-        kind = kind if kind in WRITABLE else ".png"
         layout = self._layout(picture, kind)
-        return encode_bands(kind, self._bands(picture, layout), layout, self._metadata(picture, layout.width))
+        return encode_bands(kind, self._bands(picture, layout), layout, self.metadata(picture, layout.width))
 
-    def enlarge(self, picture: Picture) -> Picture:
-        """In memory."""
+    def enlarge(self, picture: Picture) -> Pixels:
+        """In memory: (height, width, channels)."""
         layout = self._layout(picture)
         pixels = np.empty((layout.height, layout.width, layout.channels), layout.dtype)
         row = 0
         for band in self._bands(picture, layout):
             pixels[row : row + len(band)] = band
             row += len(band)
-        alpha = None if picture.alpha is None else np.ascontiguousarray(pixels[..., -1])
-        rgb = pixels if picture.alpha is None else np.ascontiguousarray(pixels[..., :-1])
-        rgb = np.repeat(rgb, 3, axis=2) if picture.grey else rgb
-        return Picture(rgb, alpha, picture.grey, self._metadata(picture, layout.width))
+        return pixels
 
     def _layout(self, picture: Picture, suffix: str | None = None) -> Layout:
         width, height = self.size.of(*picture.size)
-        channels = (1 if picture.grey else 3) + (picture.alpha is not None)
         dtype = picture.rgb.dtype
-        return Layout(width, height, channels, dtype if suffix is None else stored_dtype(suffix, dtype))
+        return Layout(width, height, picture.channels, dtype if suffix is None else stored_dtype(suffix, dtype))
 
-    def _metadata(self, picture: Picture, width: int) -> Metadata:
+    def metadata(self, picture: Picture, width: int) -> Metadata:
         told = picture.metadata.enlarged(width / picture.size[0])
         return Metadata(icc=told.icc, lossless=told.lossless) if self.strip_metadata else told
 

@@ -8,8 +8,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -76,28 +77,22 @@ def check_suffix(output: Path, suffix: str) -> None:
         raise UsageError(f"{output}: the output is a {suffix} file")
 
 
-class Echo(Protocol):
-    """Prints a line to stdout, or to stderr."""
-
-    def __call__(self, message: str, *, err: bool) -> None: ...
-
-
 def tell(
     results: Iterable[Result],
     as_json: bool = False,
     to_stderr: bool = False,
-    echo: Echo = typer.echo,
+    echo: Callable[..., None] = typer.echo,
     about: Callable[[], Mapping[str, str]] = dict,
 ) -> None:
     """Print results as they come, and a summary of more than one; the exit code is 1 if any failed.
 
-    Lines of JSON, and of what went well, are for stdout unless a picture goes there. ``about``: what is true of all
-    results, for the lines of JSON.
+    Lines of JSON, and of what went well, are for stdout unless a picture goes there. ``echo``: as ``typer.echo``.
+    ``about``: what is true of all results, for the lines of JSON.
     """
     start, counts = time.perf_counter(), Counter[str]()
     for result in results:
         counts[result.status] += 1
-        line = json.dumps({**result.to_dict(), **about()}) if as_json else printable(result.message)
+        line = json.dumps({**asdict(result), **about()}) if as_json else printable(result.message)
         echo(line, err=to_stderr or (result.status == "failed" and not as_json))
     summary = {status: counts[status] for status in ("done", "skipped", "failed")}
     if sum(summary.values()) > 1:

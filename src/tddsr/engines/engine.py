@@ -20,6 +20,14 @@ class Engine(Protocol):
 
     name: EngineName
     scale: int
+    multiple: int
+    """Height and width of a tile are multiples of this."""
+    channels: int
+    """Of the noise."""
+    default_steps: int
+    """1 for a student."""
+    bytes_per_lr_pixel: int | None
+    """Memory that a tile takes, at most; None: not measured."""
 
     @property
     def device(self) -> str:
@@ -28,22 +36,6 @@ class Engine(Protocol):
     @property
     def precision(self) -> Precision:
         """In which it computes."""
-
-    @property
-    def multiple(self) -> int:
-        """Height and width of a tile are multiples of this."""
-
-    @property
-    def channels(self) -> int:
-        """Of the noise."""
-
-    @property
-    def default_steps(self) -> int:
-        """1 for a student."""
-
-    @property
-    def bytes_per_lr_pixel(self) -> int | None:
-        """Memory that a tile takes, at most; None: not measured."""
 
     def halo(self, steps: int) -> int | None:
         """How many lr pixels around a pixel its result depends on, at most; None: on all."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from tddsr import rng
-from tddsr.engines.onnx import KEY, Graph, Pixels, load_session
+from tddsr.engines.onnx import KEY, Graph, PixelType, load_session
 from tddsr.errors import ModelError
 from tddsr.files import file_hash, whole_or_nothing
 from tddsr.model import Model
@@ -72,7 +72,7 @@ class Exported:
 class _Pass(nn.Module):
     """What a graph computes: pixels to pixels, in one step."""
 
-    def __init__(self, model: Model, pixels: Pixels) -> None:
+    def __init__(self, model: Model, pixels: PixelType) -> None:
         super().__init__()
         self.model, self.pixels = model, pixels
 
@@ -84,7 +84,7 @@ class _Pass(nn.Module):
         return (hr[0].permute(1, 2, 0) * 255).round().to(torch.uint8) if self.pixels == "uint8" else hr
 
 
-def export(source: str | Path, output: Path, *, pixels: Pixels = "float32", linked: bool = False) -> Exported:
+def export(source: str | Path, output: Path, *, pixels: PixelType = "float32", linked: bool = False) -> Exported:
     """Write a model as a graph of one input, ``lr``, and one output, ``hr``; and ``noise`` where pixels hang on it.
 
     The weights stay as they are in the model file, mostly in 16 bit, and become float32 when the graph is loaded.
@@ -117,7 +117,7 @@ def export(source: str | Path, output: Path, *, pixels: Pixels = "float32", link
     with whole_or_nothing(output) as temporary:
         onnx.save(proto, temporary)
         graph = replace(graph, bytes_per_lr_pixel=_bytes_per_lr_pixel(temporary, model.multiple))
-        helper.set_model_props(proto, {KEY: graph.to_json()})
+        helper.set_model_props(proto, {KEY: json.dumps(asdict(graph))})
         onnx.save(proto, temporary)
         difference = _difference(model, temporary, graph)
         if difference > _LEVEL:
@@ -125,7 +125,7 @@ def export(source: str | Path, output: Path, *, pixels: Pixels = "float32", link
     return Exported(graph, difference)
 
 
-def _trace(model: Model, pixels: Pixels, noisy: bool) -> onnx.ModelProto:
+def _trace(model: Model, pixels: PixelType, noisy: bool) -> onnx.ModelProto:
     height, width = (model.multiple * Dim(name, min=1, max=1 << 14) for name in ("height", "width"))
     side = round_up(48, model.multiple)
     if pixels == "uint8":

@@ -31,45 +31,27 @@ def load_engine(
     fast: bool = False,
     compiled: bool = False,
 ) -> Engine:
-    """A model by name or from a file, ready to run.
-
-    Args:
-        model: as ``find_model`` takes it, or a graph that ``tddsr export`` wrote (.onnx).
-        engine: ``onnx``, for shipped models and graphs; ``torch``, for all but graphs; ``auto``: ``onnx`` where it can
-            do what is asked for, unless PyTorch is installed and reaches an accelerator that it does not.
-        device: of either engine; ``auto`` is an accelerator if there is one, else the CPU.
-        dtype: ``float32``, ``bfloat16`` or ``float16``; less than float32 is for ``torch``.
-        fast: bfloat16 where PyTorch is installed and ``device`` computes in it, else as without.
-        compiled: for ``torch``: see ``TorchEngine.load``.
-
-    Raises:
-        ModelError: no such model, it cannot be used, or it needs PyTorch, which is not installed.
-        UsageError: no such engine, device or type; or options that do not go together.
-    """
+    """A model by name or from a file, ready to run; arguments and errors are those of ``Upscaler.load``."""
+    precision = dtype or "float32"
     for name, value, known in (
         ("engine", engine, ("auto", *get_args(EngineName))),
-        ("dtype", dtype or "float32", get_args(Precision)),
+        ("dtype", precision, get_args(Precision)),
     ):
         if value not in known:
             raise UsageError(f"{name} is '{value}'; it must be one of {', '.join(known)}")
     if fast and dtype is not None:
         raise UsageError(f"fast chooses a type by itself: leave it or dtype '{dtype}' away")
     graph = find_graph(model)
-    only_torch = compiled or (dtype or "float32") != "float32"
+    only_torch = compiled or precision != "float32"
     if engine == "onnx" and only_torch:
         raise UsageError("half precision and compiling are for the engine torch")
     if engine == "onnx" and graph is None:
         raise ModelError(f"'{model}' is no graph; make one: tddsr export {model} -o model.onnx")
-    if engine == "torch" or only_torch or graph is None:
+    either = engine == "auto" and graph != Path(model)
+    if graph is None or only_torch or engine == "torch" or (either and _torch_is_better(device, fast)):
         torch_engine = _torch_engine(model)
-        precision = torch_engine.fast_precision(device) if fast else cast("Precision", dtype or "float32")
-        return torch_engine.load(model, device, precision, compiled=compiled)
-    if engine == "auto" and graph != Path(model) and importlib.util.find_spec("torch") is not None:
-        if _beyond_onnx(device):
-            return load_engine(model, engine="torch", device=device, fast=fast)
-        both = device.partition(":")[0] in ("auto", "cpu", "cuda")
-        if fast and both and _torch_engine(model).fast_precision(device) != "float32":
-            return load_engine(model, engine="torch", device=device, fast=True)
+        precision = torch_engine.fast_precision(device) if fast else precision
+        return torch_engine.load(model, device, cast("Precision", precision), compiled=compiled)
     return OnnxEngine(graph, device)
 
 
@@ -83,6 +65,19 @@ def _torch_engine(model: str | Path) -> type[TorchEngine]:
             find_model(model)  # a wrong name is told first
         raise ModelError(f"'{model}' as it is asked for needs PyTorch: pip install 'tddsr[torch]'") from error
     return TorchEngine
+
+
+def _torch_is_better(device: str, fast: bool) -> bool:
+    """Whether PyTorch is installed and alone reaches the accelerator ``device``, or computes there in bfloat16."""
+    if importlib.util.find_spec("torch") is None:
+        return False
+    if _beyond_onnx(device):
+        return True
+    if not fast or device.partition(":")[0] not in ("auto", "cpu", "cuda"):
+        return False
+    from tddsr.engines.torch import TorchEngine
+
+    return TorchEngine.fast_precision(device) != "float32"
 
 
 def _beyond_onnx(device: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ KEY = "tddsr"
 
 _FORMAT = "tddsr-graph-1"
 
-Pixels = Literal["float32", "uint8"]
+PixelType = Literal["float32", "uint8"]
 """What a graph takes and gives."""
 
 PROVIDERS = {
@@ -34,8 +34,13 @@ PROVIDERS = {
 _AUTOMATIC = ("cuda", "directml", "cpu")
 """The first that there is. CoreML is in every build for Macs, and compiles anew for each size of a tile."""
 
-_PACKAGES = {"cuda": "onnxruntime-gpu", "directml": "onnxruntime-directml", "openvino": "onnxruntime-openvino"}
-"""Builds to install in place of onnxruntime."""
+_REMEDIES = {
+    "cuda": "pip install onnxruntime-gpu in place of onnxruntime",
+    "directml": "pip install onnxruntime-directml in place of onnxruntime",
+    "openvino": "pip install onnxruntime-openvino in place of onnxruntime",
+    "mps": "PyTorch has it: pip install 'tddsr[torch]'",
+}
+"""For devices that are not there."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,10 @@ class Graph:
     halo: int
     noise: int
     bytes_per_lr_pixel: int
-    pixels: Pixels
+    pixels: PixelType
     weights: str
     notice: str
     format: str = _FORMAT
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
 
 
 def devices() -> list[str]:
@@ -73,8 +75,8 @@ def _find_device(device: str) -> str:
     if name == "auto" and not number:
         return next(name for name in _AUTOMATIC if name in here)
     if name not in here or (number and (name == "cpu" or not number.isdecimal())):
-        package = f"; pip install {_PACKAGES[name]} in place of onnxruntime" if name in _PACKAGES else ""
-        raise UsageError(f"device '{device}' is not in this ONNX Runtime, which has {', '.join(here)}{package}")
+        remedy = f"; {_REMEDIES[name]}" if name in _REMEDIES else ""
+        raise UsageError(f"device '{device}' is not in this ONNX Runtime, which has {', '.join(here)}{remedy}")
     return device
 
 
@@ -136,11 +138,10 @@ class OnnxEngine:
     default_steps = 1
 
     def __init__(self, path: Path, device: str = "auto") -> None:
-        self.session, chosen = load_session(path, device)
-        self.device = chosen
+        self.session, self.device = load_session(path, device)
         self.graph = _read(self.session.get_modelmeta().custom_metadata_map, path)
-        self.scale, self.multiple = self.graph.scale, self.graph.multiple
-        self.channels, self.bytes_per_lr_pixel = self.graph.noise, self.graph.bytes_per_lr_pixel
+        self.scale, self.multiple, self.channels = self.graph.scale, self.graph.multiple, self.graph.noise
+        self.bytes_per_lr_pixel: int | None = self.graph.bytes_per_lr_pixel
 
     def halo(self, steps: int) -> int:
         """The same for any number of steps, of which there is but one."""

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from tddsr.device import pick_device
+from tddsr.device import bfloat16_instructions, pick_device
 from tddsr.engines.engine import EngineName, Noise, Precision, Sampler, out_of_memory
 from tddsr.model import Model
 from tddsr.pictures.rows import Floats
@@ -23,7 +23,8 @@ class TorchEngine:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        self.scale = model.scale
+        self.scale, self.multiple, self.channels = model.scale, model.multiple, model.channels
+        self.default_steps, self.bytes_per_lr_pixel = model.default_steps, model.bytes_per_lr_pixel
 
     @classmethod
     def load(
@@ -55,8 +56,7 @@ class TorchEngine:
         if where.type == "cuda":
             able = torch.cuda.is_bf16_supported(including_emulation=False)
         elif where.type == "cpu":
-            capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # newer PyTorch's
-            able = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
+            able = bool(bfloat16_instructions())
         else:
             able = False
         return "bfloat16" if able else "float32"
@@ -73,22 +73,6 @@ class TorchEngine:
     @property
     def precision(self) -> Precision:
         return cast("Precision", str(self.weight.dtype).removeprefix("torch."))
-
-    @property
-    def multiple(self) -> int:
-        return self.model.multiple
-
-    @property
-    def channels(self) -> int:
-        return self.model.channels
-
-    @property
-    def default_steps(self) -> int:
-        return self.model.default_steps
-
-    @property
-    def bytes_per_lr_pixel(self) -> int | None:
-        return self.model.bytes_per_lr_pixel
 
     def halo(self, steps: int) -> int | None:
         return self.model.halo(steps)

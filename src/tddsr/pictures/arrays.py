@@ -1,10 +1,11 @@
-"""Arrays as pictures, and back in their own layout."""
+"""Arrays as pictures."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from tddsr.errors import UsageError
+from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.picture import Picture, Pixels
 
 
@@ -26,15 +27,4 @@ def from_array(array: Pixels) -> Picture:
         if not (array.min() >= -rounding and array.max() <= 1 + rounding):
             raise UsageError(f"a floating-point array must be in [0,1], not [{array.min():.9g}, {array.max():.9g}]")
         array = array.clip(0, 1)
-    if channels == 1:
-        return Picture(np.repeat(array.reshape(*array.shape[:2], 1), 3, axis=2), grey=True)
-    return Picture(array[..., :3], np.ascontiguousarray(array[..., 3]) if channels == 4 else None)
-
-
-def to_array(picture: Picture, like: Pixels) -> Pixels:
-    """An array of the layout that ``from_array`` made ``picture`` of."""
-    if picture.grey:
-        return picture.luma if like.ndim == 2 else picture.luma[..., None]
-    if picture.alpha is None:
-        return picture.rgb
-    return np.concatenate([picture.rgb, picture.alpha[..., None]], axis=2)
+    return Picture.of(array.reshape(*array.shape[:2], channels), Metadata())

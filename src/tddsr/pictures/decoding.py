@@ -11,14 +11,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.ExifTags import Base
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures.metadata import read_metadata
 from tddsr.pictures.picture import Picture, to_type
 from tddsr.pictures.vips import pyvips
-
-_COMPRESSION, _PHOTOMETRIC, _PLANES, _EXTRA, _PROFILE = 259, 262, 284, 338, 34675
-"""TIFF tags."""
 
 _COLOURS = {0, 1, 2, 3, 5, 6, 8}
 """Grey, RGB, palettes, CMYK, YCbCr, Lab: libvips would take others, such as ICCLab and raws, for RGB."""
@@ -58,7 +56,7 @@ def stand_in(content: bytes) -> Image.Image:
     told = Image.new("1", (image.width, image.height))
     tags = told.getexif()
     tags.load(content)
-    told.info["icc_profile"] = tags.get(_PROFILE)
+    told.info["icc_profile"] = tags.get(Base.InterColorProfile)
     return told
 
 
@@ -70,10 +68,11 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
         ImageError: libvips would read it wrongly.
     """
     tags = _tags(opened)
-    wrong = opened.mode == "LAB" or (tags.get(_PHOTOMETRIC) == _YCBCR and tags.get(_COMPRESSION) != _JPEG)
-    if opened.format not in ("TIFF", None, "PNG", "AVIF") or wrong:
+    colours = tags.get(Base.PhotometricInterpretation, 1)
+    wrong = colours == _YCBCR and tags.get(Base.Compression) != _JPEG
+    if opened.format not in ("TIFF", None, "PNG", "AVIF") or wrong or opened.mode == "LAB":
         return None
-    if (colours := tags.get(_PHOTOMETRIC, 1)) not in _COLOURS:
+    if colours not in _COLOURS:
         raise ImageError(f"its kind of colours ({colours}) is not supported: convert it to RGB")
     try:
         image = _open(content, opened.tell())
@@ -115,15 +114,14 @@ def _decoded(image: pyvips.Image, opened: Image.Image) -> Picture:
         image = image.copy_memory().autorot()
     grey = image.interpretation in ("b-w", "grey16")
     colours = 1 if grey else 3
-    if grey and image.bands > 1 and tags.get(_PLANES) == 2:
+    if grey and image.bands > 1 and tags.get(Base.PlanarConfiguration) == 2:
         raise ImageError("grey in planes is read wrongly by libvips: save it with pixels side by side")
     pixels = image.numpy().reshape(image.height, image.width, -1)
     unused = 16 - (image.get("bits-per-sample") if image.get_typeof("bits-per-sample") else 16)
     if opened.format == "AVIF" and unused:  # the lowest bits are zero here
         pixels = to_type((pixels >> unused) * (65535 / (65535 >> unused)), pixels.dtype)
-    clear = image.bands > colours and np.ravel(tags.get(_EXTRA, _CLEAR[0]))[0] in _CLEAR
-    rgb = pixels[..., :1].repeat(3, axis=2) if grey else pixels[..., :3]
-    return Picture(rgb, pixels[..., colours] if clear else None, grey, metadata.fitting(grey))
+    clear = image.bands > colours and np.ravel(tags.get(Base.ExtraSamples, _CLEAR[0]))[0] in _CLEAR
+    return Picture.of(pixels[..., : colours + clear], metadata.fitting(grey))
 
 
 def _in_srgb(image: pyvips.Image) -> pyvips.Image:

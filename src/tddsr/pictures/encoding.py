@@ -18,6 +18,7 @@ from PIL import Image
 from tddsr.errors import ImageWarning
 from tddsr.pictures.metadata import Metadata, held, save_options
 from tddsr.pictures.picture import Layout, Pixels
+from tddsr.pictures.png import MARK, chunk
 from tddsr.pictures.profiles import in_srgb
 from tddsr.pictures.tiff import add_tags
 from tddsr.pictures.vips import pyvips
@@ -34,7 +35,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 _PIXELS = {"JPEG": b"\xff\xdb", "PNG": b"IDAT"}
 """The mark of the first block behind the metadata."""
 
-_PNG_MARK = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}
 """Channels -> type of colour."""
 
@@ -141,19 +141,15 @@ def _as_png(bands: Iterable[Pixels], layout: Layout) -> Iterator[bytes]:
     """An uncompressed PNG: the simplest kind that libvips reads from a pipe as it comes, of any depth and channels."""
     colours = _PNG_COLOURS[layout.channels]
     header = struct.pack(">IIBBBBB", layout.width, layout.height, 8 * layout.dtype.itemsize, colours, 0, 0, 0)
-    yield _PNG_MARK + _chunk(b"IHDR", header)
+    yield MARK + chunk(b"IHDR", header)
     packed = zlib.compressobj(level=0)
     rows = max(1, _PART // (layout.width * layout.channels * layout.dtype.itemsize))
     for band in bands:
         for top in range(0, len(band), rows):
             part = np.ascontiguousarray(band[top : top + rows], layout.dtype.newbyteorder(">"))
             filters = ((0, 0), (1, 0))  # the byte before each row says that there is none
-            yield _chunk(b"IDAT", packed.compress(np.pad(part.reshape(len(part), -1).view(np.uint8), filters).data))
-    yield _chunk(b"IDAT", packed.flush()) + _chunk(b"IEND", b"")
-
-
-def _chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(name)))
+            yield chunk(b"IDAT", packed.compress(np.pad(part.reshape(len(part), -1).view(np.uint8), filters).data))
+    yield chunk(b"IDAT", packed.flush()) + chunk(b"IEND", b"")
 
 
 class _Target:

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
+from PIL.ExifTags import Base
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.files import whole_or_nothing
@@ -23,29 +24,10 @@ from tddsr.pictures import decoding
 from tddsr.pictures.encoding import encode
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.picture import Layout, Picture, Pixels, convert
-from tddsr.pictures.pil import from_pil, to_pil
+from tddsr.pictures.pil import from_pil
+from tddsr.pictures.png import without_damage
 from tddsr.pictures.profiles import coded_colours, coded_profile
-from tddsr.pictures.sound import sound
 from tddsr.pictures.vips import pyvips
-
-__all__ = [
-    "READABLE",
-    "WRITABLE",
-    "Layout",
-    "Source",
-    "check_writable",
-    "encode_bands",
-    "from_pil",
-    "header_size",
-    "holds_transparency",
-    "kind_of",
-    "layout_of",
-    "read_picture",
-    "stored_dtype",
-    "to_pil",
-    "write_bands",
-    "write_picture",
-]
 
 _HEIF = importlib.util.find_spec("pillow_heif") is not None
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
@@ -60,21 +42,23 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 # Metadata of a picture may well be larger than Pillow expects.
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 2**25)
 
-_WRITERS = {
-    ".png": ("PNG", 2**31 - 1),
-    ".jpg": ("JPEG", 65500),
-    ".jpeg": ("JPEG", 65500),
-    ".jfif": ("JPEG", 65500),
-    ".webp": ("WEBP", 16383),
-    ".tif": ("TIFF", 2**31 - 1),
-    ".tiff": ("TIFF", 2**31 - 1),
-}
-"""Suffix -> format, largest side."""
 
-WRITABLE = set(_WRITERS)
+class _Kind(NamedTuple):
+    """A kind of file that is written: its name in PIL, and what it can hold."""
 
-_SUBFILE, _SUB_PICTURES = 254, 330
-"""TIFF tags."""
+    name: str
+    side: int = 2**31 - 1
+    deep: bool = False
+    alpha: bool = True
+
+
+_PNG, _TIFF, _JPEG = _Kind("PNG", deep=True), _Kind("TIFF", deep=True), _Kind("JPEG", 65500, alpha=False)
+_KINDS = {
+    ".png": _PNG, ".jpg": _JPEG, ".jpeg": _JPEG, ".jfif": _JPEG, ".webp": _Kind("WEBP", 16383), ".tif": _TIFF,
+    ".tiff": _TIFF,
+}  # fmt: skip
+WRITABLE = set(_KINDS)
+"""Suffixes of the files that are written."""
 
 _BAND = 256
 """Rows that are put together at a time."""
@@ -95,7 +79,7 @@ def _open(source: Source) -> Image.Image:
     if isinstance(source, Path):
         with contextlib.suppress(UnidentifiedImageError, ValueError):  # the latter of damaged metadata
             return Image.open(source)
-    content = sound(_content(source))
+    content = without_damage(_content(source))
     with contextlib.suppress(UnidentifiedImageError):
         return Image.open(io.BytesIO(content))
     if content[4:8] != b"ftyp" or content[8:12] not in _HEIF_BRANDS:
@@ -144,12 +128,12 @@ def _choose_page(image: Image.Image) -> None:
         if not _is_preview_at(image, page):
             areas[page] = image.width * image.height
     image.seek(max(areas, key=areas.__getitem__, default=0))
-    if not areas and _SUB_PICTURES in getattr(image, "tag_v2", {}):
+    if not areas and Base.SubIFDs in getattr(image, "tag_v2", {}):
         raise ImageError("only its preview can be read, as of raw files: convert it first")
 
 
 def _is_preview(image: Image.Image) -> bool:
-    return bool(getattr(image, "tag_v2", {}).get(_SUBFILE, 0) & 1)
+    return bool(getattr(image, "tag_v2", {}).get(Base.NewSubfileType, 0) & 1)
 
 
 def _is_preview_at(image: Image.Image, page: int) -> bool:
@@ -200,11 +184,13 @@ def _is_lossless_webp(content: bytes) -> bool:
     return False
 
 
-def holds_transparency(source: Source) -> bool:
-    """Whether a file is a picture with transparency, by its header."""
-    with contextlib.suppress(ImageError), _opened(source) as image:
-        return image.has_transparency_data
-    return False
+def output_suffix(path: Path) -> str:
+    """Of what is made of a file: its own; ``.png`` for one that is not written, or cannot hold its transparency."""
+    kind = _KINDS.get(path.suffix.lower())
+    if kind is not None and not kind.alpha:
+        with contextlib.suppress(ImageError), _opened(path) as image:
+            return ".png" if image.has_transparency_data else path.suffix
+    return ".png" if kind is None else path.suffix
 
 
 def header_size(source: Source) -> tuple[int, int]:
@@ -225,7 +211,7 @@ def kind_of(source: bytes) -> str:
     """
     with _opened(source) as image:
         name = "JPEG" if image.format == "MPO" else image.format
-    return next((suffix for suffix, writer in _WRITERS.items() if writer[0] == name), ".png")
+    return next((suffix for suffix, kind in _KINDS.items() if kind.name == name), ".png")
 
 
 def read_picture(source: Source) -> Picture:
@@ -238,7 +224,7 @@ def read_picture(source: Source) -> Picture:
     with _opened(source) as image:
         if (pages := _pages(image)) > 1:
             warnings.warn(f"{name}: holds {pages} pictures, the first is taken", ImageWarning, stacklevel=2)
-        content = sound(whole := _content(source))
+        content = without_damage(whole := _content(source))
         if len(content) < len(whole):
             warnings.warn(f"{name}: what is damaged of its metadata is left out", ImageWarning, stacklevel=2)
         picture = decoding.read(content, image) or from_pil(_load(name, content, image))
@@ -258,22 +244,21 @@ def check_writable(path: Path, size: tuple[int, int] | None = None, alpha: bool 
 
 
 def _check_kind(name: str, suffix: str, size: tuple[int, int] | None, alpha: bool) -> str:
-    """The kind of a file with this suffix, which can hold such a picture."""
-    if suffix.lower() not in _WRITERS:
+    """What PIL calls a file with this suffix, which can hold such a picture."""
+    if suffix.lower() not in _KINDS:
         raise ImageError(f"{name}: cannot write '{suffix}' files; use one of {', '.join(sorted(WRITABLE))}")
-    kind, largest = _WRITERS[suffix.lower()]
-    if size is not None and max(size) > largest:
-        raise ImageError(f"{name}: {kind} holds at most {largest} pixels a side, not {size[0]}x{size[1]}; write .png")
-    if alpha and kind == "JPEG":
-        raise ImageError(f"{name}: JPEG cannot hold transparency; write .png or .webp")
-    return kind
+    kind = _KINDS[suffix.lower()]
+    if size is not None and max(size) > kind.side:
+        told = f"{kind.name} holds at most {kind.side} pixels a side, not {size[0]}x{size[1]}"
+        raise ImageError(f"{name}: {told}; write .png")
+    if alpha and not kind.alpha:
+        raise ImageError(f"{name}: {kind.name} cannot hold transparency; write .png or .webp")
+    return kind.name
 
 
 def stored_dtype(suffix: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The type in which a file with this suffix holds pixels of ``dtype``: uint8, or uint16 where it can."""
-    deep_kinds = ("PNG", "TIFF")
-    deep_pixels = dtype != np.uint8 and _WRITERS[suffix.lower()][0] in deep_kinds
-    return np.dtype(np.uint16 if deep_pixels else np.uint8)
+    return np.dtype(np.uint16 if dtype != np.uint8 and _KINDS[suffix.lower()].deep else np.uint8)
 
 
 class _BandsError(Exception):
@@ -324,7 +309,7 @@ def write_bands(path: Path, bands: Iterable[Pixels], layout: Layout, metadata: M
     with _writing(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_or_nothing(path) as temporary, temporary.open("w+b") as file:
-            encode(file, _WRITERS[path.suffix.lower()][0], _marked(bands, layout), layout, metadata)
+            encode(file, _KINDS[path.suffix.lower()].name, _marked(bands, layout), layout, metadata)
 
 
 def encode_bands(kind: str, bands: Iterable[Pixels], layout: Layout, metadata: Metadata) -> bytes:
@@ -343,21 +328,12 @@ def write_picture(path: Path, picture: Picture) -> None:
         ImageError: the kind of file is unknown or cannot hold the picture, or the folder cannot be written to.
     """
     check_writable(path)
-    layout = layout_of(picture, path.suffix)
+    layout = Layout(*picture.size, picture.channels, stored_dtype(path.suffix, picture.rgb.dtype))
     write_bands(path, _bands(picture, layout.dtype), layout, picture.metadata)
-
-
-def layout_of(picture: Picture, suffix: str) -> Layout:
-    """How a file with this suffix holds a picture."""
-    channels = (1 if picture.grey else 3) + (picture.alpha is not None)
-    return Layout(*picture.size, channels, stored_dtype(suffix, picture.rgb.dtype))
 
 
 def _bands(picture: Picture, dtype: np.dtype[Any]) -> Iterator[Pixels]:
     for top in range(0, picture.size[1], _BAND):
         rows = slice(top, top + _BAND)
-        part = replace(picture, rgb=picture.rgb[rows])
-        planes = [part.luma[..., None] if part.grey else part.rgb]
-        if picture.alpha is not None:
-            planes.append(picture.alpha[rows, :, None])
-        yield np.concatenate([convert(plane, dtype) for plane in planes], axis=2)
+        alpha = None if picture.alpha is None else picture.alpha[rows]
+        yield convert(replace(picture, rgb=picture.rgb[rows], alpha=alpha).pixels, dtype)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import ExifTags, Image
+from PIL.ExifTags import Base
 from PIL.PngImagePlugin import PngInfo
 
 from tddsr.errors import ImageWarning
@@ -25,11 +26,11 @@ _SIZE_TAGS = {37122, 37396, 40962, 40963, 40965, 41486, 41487, 41488, 41492}
 """Of the EXIF directory: bits a pixel, places and sizes in pixels, pixels of the sensor, a pointer to a directory."""
 
 DIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-RESOLUTION = (ExifTags.Base.XResolution, ExifTags.Base.YResolution, ExifTags.Base.ResolutionUnit)
+RESOLUTION = (Base.XResolution, Base.YResolution, Base.ResolutionUnit)
 _X, _Y, _UNIT = RESOLUTION
 _ON_ITS_SIDE = (5, 6, 7, 8)
 """Orientations of which width and height are exchanged."""
-_XMP, _IPTC, _PROFILE, _PHOTOSHOP_IPTC = 700, 33723, 34675, 0x0404
+_PHOTOSHOP_IPTC = 0x0404
 
 _STACK_DESCRIPTION = re.compile(r'ImageJ=|\{"shape"|<\?xml.*<OME', re.DOTALL)
 """Descriptions by programs of how many planes their file holds."""
@@ -94,17 +95,6 @@ class Metadata:
         fits = self.colour_space in ({"GRAY", "RGB"} if grey else {"RGB"})
         return self if fits else replace(self, icc=None)
 
-    @property
-    def info(self) -> dict[str | tuple[int, int], Any]:
-        """As a PIL image carries it."""
-        told: dict[str | tuple[int, int], Any] = {
-            "icc_profile": self.icc,
-            "exif": self.exif,
-            "xmp": self.xmp,
-            "dpi": self.dpi,
-        }
-        return {key: value for key, value in told.items() if value}
-
 
 def _exif(source: Image.Exif) -> bytes | None:
     kept = Image.Exif()
@@ -154,7 +144,7 @@ def _dpi(image: Image.Image, exif: Image.Exif) -> tuple[float, float] | None:
         unit = 2.54 if exif.get(_UNIT) == 3 else 1
         told = exif[_X] * unit, exif[_Y] * unit
     across, down = map(float, told or (0, 0))
-    if exif.get(ExifTags.Base.Orientation) in _ON_ITS_SIDE:
+    if exif.get(Base.Orientation) in _ON_ITS_SIDE:
         across, down = down, across
     return (across, down) if 0 < across < _MOST_DPI and 0 < down < _MOST_DPI else None
 
@@ -191,7 +181,7 @@ def read_metadata(image: Image.Image) -> Metadata:
     if isinstance(xmp, bytes):
         found["xmp"] = _STALE_XMP.sub(b"", xmp)
     photoshop = image.info.get("photoshop")
-    iptc = photoshop.get(_PHOTOSHOP_IPTC) if isinstance(photoshop, dict) else tags.get(_IPTC)
+    iptc = photoshop.get(_PHOTOSHOP_IPTC) if isinstance(photoshop, dict) else tags.get(Base.IPTCNAA)
     if isinstance(iptc, bytes):
         found["iptc"] = iptc
     return Metadata(**found)
@@ -277,9 +267,8 @@ def save_options(metadata: Metadata, kind: str) -> dict[str, Any]:
 def tiff_tags(metadata: Metadata) -> Image.Exif:
     """The tags that hold the metadata, which a TIFF can hold."""
     tags = _loaded(metadata.exif)
-    tags.update(
-        {tag: data for tag, data in ((_XMP, metadata.xmp), (_IPTC, metadata.iptc), (_PROFILE, metadata.icc)) if data}
-    )
+    told = {Base.XMLPacket: metadata.xmp, Base.IPTCNAA: metadata.iptc, Base.InterColorProfile: metadata.icc}
+    tags.update({tag: data for tag, data in told.items() if data})
     if metadata.dpi:
         _set_resolution(tags, metadata.dpi)
     return tags

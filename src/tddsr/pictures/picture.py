@@ -32,10 +32,28 @@ class Picture:
     grey: bool = False
     metadata: Metadata = field(default_factory=Metadata)
 
+    @classmethod
+    def of(cls, pixels: Pixels, metadata: Metadata) -> Picture:
+        """Of (H,W,channels)."""
+        channels = pixels.shape[2]
+        rgb = pixels[..., :1].repeat(3, axis=2) if channels < 3 else pixels[..., :3]
+        return cls(rgb, None if channels % 2 else pixels[..., -1], channels < 3, metadata)
+
+    @property
+    def pixels(self) -> Pixels:
+        """(H,W,channels)."""
+        colours = self.luma[..., None] if self.grey else self.rgb
+        return colours if self.alpha is None else np.dstack([colours, self.alpha])
+
     @property
     def size(self) -> tuple[int, int]:
         """(width, height)."""
         return self.rgb.shape[1], self.rgb.shape[0]
+
+    @property
+    def channels(self) -> int:
+        """Of what is written: 1 (grey), 2 (grey, transparency), 3 or 4."""
+        return (1 if self.grey else 3) + (self.alpha is not None)
 
     @property
     def rgb_8_bit(self) -> Pixels:
@@ -50,7 +68,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Layout:
-    """Of the pixels in a file: ``channels`` is 1 (grey), 2 (grey, transparency), 3 or 4; ``dtype`` uint8 or uint16."""
+    """Of the pixels in a file: ``channels`` as those of ``Picture``; ``dtype`` is uint8 or uint16."""
 
     width: int
     height: int

@@ -6,14 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.ExifTags import Base
 
 from tddsr.errors import ImageError
 from tddsr.pictures.metadata import Metadata, read_metadata
 from tddsr.pictures.picture import Picture, to_8_bit
 from tddsr.pictures.profiles import in_srgb
-
-_PHOTOMETRIC, _PLANES, _BITS = 262, 284, 258
-"""TIFF tags."""
 
 
 def _from_deep_grey(image: Image.Image, white_is_zero: bool, metadata: Metadata) -> Picture:
@@ -41,9 +39,9 @@ def from_pil(image: Image.Image) -> Picture:
         raise ImageError(f"a picture of {image.width}x{image.height} has no pixels")
     metadata = read_metadata(image)
     tags = getattr(image, "tag_v2", {})
-    if tags.get(_PLANES) == 2 and tags.get(_BITS, (8,))[0] > 8:
+    if tags.get(Base.PlanarConfiguration) == 2 and tags.get(Base.BitsPerSample, (8,))[0] > 8:
         raise ImageError("16-bit colour in planes is not supported: save it as 8 bit, or with pixels side by side")
-    white_is_zero = tags.get(_PHOTOMETRIC) == 0
+    white_is_zero = tags.get(Base.PhotometricInterpretation) == 0
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ImageError("floating-point pictures are not supported: convert it to 8 or 16 bit")
@@ -72,5 +70,7 @@ def to_pil(picture: Picture) -> Image.Image:
     image = Image.fromarray(picture.luma if picture.grey else picture.rgb)
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha))
-    image.info.update(picture.metadata.info)
+    metadata = picture.metadata
+    told = {"icc_profile": metadata.icc, "exif": metadata.exif, "xmp": metadata.xmp, "dpi": metadata.dpi}
+    image.info.update({key: value for key, value in told.items() if value})
     return image

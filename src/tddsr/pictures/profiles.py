@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from tddsr.pictures.png import MARK
+
 Matrix = NDArray[np.float64]
 
 SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
@@ -65,7 +67,7 @@ def coded_colours(content: bytes) -> tuple[int, int] | None:
 
     None if there are none, or no known primaries.
     """
-    if content.startswith(b"\x89PNG"):
+    if content.startswith(MARK):
         at, form = content.find(b"\0\0\0\4cICP", 0, content.find(b"IDAT")), ">BB"
     else:
         at, form = content.find(b"colrnclx", 0, 2**16) if content[4:8] == b"ftyp" else -1, ">HH"

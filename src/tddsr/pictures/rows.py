@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Floats = NDArray[np.float32]
-"""(rows, width, channels) in [0,1]."""
+"""Pixels in [0,1], here (rows, width, channels); or unit noise."""
 
 Kernel = Image.Resampling
 
 ROWS = 64
 """Of a band that is handed on: few, as each step on the way makes a copy."""
 
-Box = tuple[float, float, float, float]
+PilBox = tuple[float, float, float, float]
 """left, top, right, bottom"""
 
 _REACH = 3
@@ -52,23 +52,23 @@ class _Window:
             self.held[0], self.start = self.held[0][first - self.start :], first
 
 
-def _by_plane(pixels: Floats, size: tuple[int, int], box: Box, kernel: Kernel) -> Floats:
+def _by_plane(pixels: Floats, size: tuple[int, int], box: PilBox, kernel: Kernel) -> Floats:
     planes = [Image.fromarray(np.ascontiguousarray(pixels[..., c])) for c in range(pixels.shape[2])]
     return np.stack([np.asarray(plane.resize(size, kernel, box)) for plane in planes], axis=-1)
 
 
-def _colours(pixels: Floats, size: tuple[int, int], box: Box) -> Floats:
+def _colours(pixels: Floats, size: tuple[int, int], box: PilBox) -> Floats:
     return _by_plane(pixels, size, box, Kernel.LANCZOS)
 
 
-def _mask(pixels: Floats, size: tuple[int, int], box: Box) -> Floats:
+def _mask(pixels: Floats, size: tuple[int, int], box: PilBox) -> Floats:
     """By a kernel of one lobe, each direction by itself: it overshoots at an edge, and what is opaque stays so."""
     height, width = pixels.shape[:2]
     wide = _by_plane(pixels, (size[0], height), (0, 0, width, height), Kernel.BICUBIC).clip(0, 1)
     return _by_plane(wide, size, (0, box[1], size[0], box[3]), Kernel.BICUBIC)
 
 
-def _both(pixels: Floats, size: tuple[int, int], box: Box) -> Floats:
+def _both(pixels: Floats, size: tuple[int, int], box: PilBox) -> Floats:
     """The last channel is a mask, and the others count for as much as they show."""
     colours, mask = pixels[..., :-1], pixels[..., -1:]
     planes = np.concatenate([mask, colours * mask, colours], axis=2)

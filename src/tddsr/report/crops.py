@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tddsr.errors import ImageError
-from tddsr.pictures.files import read_picture, to_pil
+from tddsr.pictures.files import read_picture
 from tddsr.pictures.folders import find_files
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.picture import LUMA, to_8_bit
+from tddsr.pictures.pil import to_pil
 
 QUALITIES: tuple[int | None, ...] = (None, 95, 90, 80, 65)
 """WebP settings, best first; None is lossless."""
@@ -175,12 +176,9 @@ def layers_of_files(paths: Sequence[Path], names: Sequence[str]) -> list[Layer]:
                 f"{path} is {w}x{h}, no whole fraction of {width}x{height}, the largest one: crop or resize it"
             )
         alpha = None if picture.alpha is None else to_8_bit(picture.alpha)
-        shown = to_pil(
-            replace(picture, rgb=picture.rgb_8_bit, alpha=alpha, metadata=Metadata(icc=picture.metadata.icc))
-        )
-        if shown.mode not in ("RGB", "RGBA"):  # grey: its profile, which is one for grey, goes
-            shown = shown.convert("RGBA" if shown.has_transparency_data else "RGB")
-        layers.append(Layer(name, shown, w < width))
+        profile = Metadata(icc=picture.metadata.icc).fitting(grey=False)
+        shown = replace(picture, rgb=picture.rgb_8_bit, alpha=alpha, grey=False, metadata=profile)
+        layers.append(Layer(name, to_pil(shown), w < width))
     return layers
 
 

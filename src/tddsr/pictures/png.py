@@ -1,0 +1,36 @@
+"""The parts of PNG files: written, and left out where they are damaged and can be missing."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+MARK = b"\x89PNG\r\n\x1a\n"
+"""What such a file begins with."""
+
+_LENGTHS = {b"acTL": 8, b"cHRM": 32, b"fcTL": 26, b"gAMA": 4, b"pHYs": 9, b"sRGB": 1}
+"""Of the parts that are not needed to show a PNG."""
+
+
+def chunk(name: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(name)))
+
+
+def without_damage(content: bytes) -> bytes:
+    """A PNG file without parts that can be missing and whose checksum or length is wrong; others as they are."""
+    return b"".join(_whole_parts(content)) if content.startswith(MARK) else content
+
+
+def _whole_parts(content: bytes) -> Iterator[bytes]:
+    start, name = len(MARK), b""
+    yield content[:start]
+    while start < len(content) and name != b"IEND":
+        size, name = int.from_bytes(content[start : start + 4], "big"), content[start + 4 : start + 8]
+        part = content[start : start + size + 12]
+        needed = not name[:1].islower() or name == b"fdAT"
+        if needed or (size == _LENGTHS.get(name, size) and zlib.crc32(part[4:-4]).to_bytes(4, "big") == part[-4:]):
+            yield part
+        start += len(part)
+    yield content[start:]
