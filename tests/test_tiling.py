@@ -25,12 +25,11 @@ def test_tiles_are_of_nearly_equal_size():
     assert widths == {132, 128}
 
 
-def test_tiles_read_the_margin_and_no_more():
-    halo, margin = 10, 4
-    for core, source in plan(64, 100, (16, 40), halo, 4, margin=margin):
+def test_tiles_read_their_halo_and_nothing_beyond_the_picture():
+    for core, source in plan(64, 100, (16, 40), 10, 4):
         assert (core.height, core.width) <= (16, 40)
-        assert source.top == max(core.top - 12, -margin)
-        assert source.right == min(core.right + 12, 100 + margin)
+        assert source.top == max(core.top - 12, 0)
+        assert source.right == min(core.right + 12, 100)
 
 
 def test_what_is_left_of_a_picture_is_covered_alone():

@@ -120,14 +120,6 @@ def test_the_size_is_in_the_name_by_which_a_result_is_known(tmp_path):
 # -- borders -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("colour", [(0, 255, 0), (255, 255, 255), (200, 40, 40)])
-def test_borders_of_a_flat_picture_are_as_good_as_its_middle(trained, colour):
-    large = trained(np.full((48, 48, 3), colour, np.uint8))
-    error = np.abs(large.astype(int) - colour)
-    assert error[16:-16, 16:-16].max() < 16
-    assert error.max() < 16
-
-
 def test_what_lies_beyond_the_border_hardly_matters(trained):
     """A crop is enlarged as in the picture, but for what could not be known."""
     picture = np.asarray(Image.open(PHOTO).convert("RGB").crop((20, 20, 100, 100)))

@@ -38,10 +38,6 @@ slow; and results should not depend on the machine's memory."""
 
 _SMALLEST_TILE = 32
 
-_MARGIN = 8
-"""Pixels around the picture, which is mirrored there: networks see zeros beyond what they are given, as they would a
-black frame. The first 8 pixels take most of that away, more hardly any of the rest."""
-
 
 @dataclass(frozen=True)
 class Sampling:
@@ -134,11 +130,6 @@ class Enlarger:
 
     # -- how a picture is cut ------------------------------------------------------------------------------------------
 
-    @property
-    def _margin(self) -> int:
-        """0 where a network sees the whole picture, and takes nothing but large multiples."""
-        return 0 if self.engine.halo(1) is None else round_up(_MARGIN, self.engine.multiple)
-
     def _cut(self, height: int, width: int, steps: int) -> tuple[tuple[int, int], int | None]:
         """The (height, width) of a tile, which may be more than the picture's; and its halo, None to blend tiles."""
         halo = self.engine.halo(steps)
@@ -162,7 +153,7 @@ class Enlarger:
                 return max(left if free is None else free if left > 0 else 0, 0) // needed
 
             if halo <= _BLENDED_TILE // 2 or math.isqrt(room(0)) >= 3 * halo:
-                tall, wide = (round_up(side, engine.multiple) + 2 * self._margin for side in (height, width))
+                tall, wide = (round_up(side, engine.multiple) for side in (height, width))
                 tile = fit(tall, wide, halo, engine.multiple, room)
                 return tile or (_SMALLEST_TILE, _SMALLEST_TILE), halo
             # A network that sees as far as Real-ESRGAN would compute each pixel hundreds of times.
@@ -195,7 +186,7 @@ class Enlarger:
         factor, multiple = self.engine.scale, self.engine.multiple
         whole = Box(0, 0, *size)
         padded = round_up(size[0], multiple), round_up(size[1], multiple)
-        tiles = plan(*padded, tile, halo, multiple, margin=self._margin, top=start)
+        tiles = plan(*padded, tile, halo, multiple, top=start)
         count.expect(len(tiles))
         for _, group in itertools.groupby(tiles, key=lambda tile: tile.core.top):
             row = list(group)
@@ -214,28 +205,26 @@ class Enlarger:
         self, size: tuple[int, int], channels: int, side: int, start: int, run: Run, count: _Count
     ) -> Iterator[Floats]:
         """For networks that see all of a tile: overlapping tiles fade into each other. From row ``start`` on."""
-        factor, multiple, margin = self.engine.scale, self.engine.multiple, self._margin
+        factor, multiple = self.engine.scale, self.engine.multiple
         (height, width), whole = size, Box(0, 0, *size)
-        side = min(side, max(size)) + (2 * margin if side >= max(size) else 0)
-        tiles = feathered(
-            height + 2 * margin, width + 2 * margin, side, round_up(side, multiple) // 4, multiple, factor
-        )
+        side = min(side, max(size))
+        tiles = feathered(height, width, side, round_up(side, multiple) // 4, multiple, factor)
         rows = [list(row) for _, row in itertools.groupby(tiles, key=lambda tile: tile.box.top)]
-        rows = [row for row in rows if row[0].box.bottom - margin > start]  # others have been handed on
+        rows = [row for row in rows if row[0].box.bottom > start]  # others have been handed on
         count.expect(sum(map(len, rows)))
         begun = np.zeros((0, factor * width, channels), np.float32)
         for row, following in itertools.zip_longest(rows, rows[1:]):
-            bottom = min(row[0].box.bottom - margin, height)
+            bottom = min(row[0].box.bottom, height)
             more = np.zeros((factor * (bottom - start) - len(begun), *begun.shape[1:]), np.float32)
             begun = np.concatenate([begun, more])
             for tile in row:
-                box = tile.box.moved(-margin, -margin)
+                box = tile.box
                 part = box.within(whole).within(Box(start, 0, height, width))
                 weighted = run(box) * tile.rows[:, None, None] * tile.columns[:, None]
                 place = _cut_out(begun, Box(start, 0, bottom, width), part, factor)
                 place += _cut_out(weighted, box, part, factor)
                 count.one()
-            complete = height if following is None else max(following[0].box.top - margin, start)
+            complete = height if following is None else max(following[0].box.top, start)
             done, begun = begun[: factor * (complete - start)], begun[factor * (complete - start) :].copy()
             start = complete
             if len(done):
@@ -246,9 +235,8 @@ class Enlarger:
         """(1,3,h,w) in [0,1] -> (1,3,4h,4w) about [0,1], with the noise of ``box``."""
 
         def noise(t: int) -> Floats:
-            top, left = box.top + self._margin, box.left + self._margin  # no less than 0
             keys = (sampling.seed, *((_STEP_NOISE, t) if t else (_START_NOISE,)))
-            return rng.noise_at(keys, self.engine.channels, top, left, box.height, box.width)[None]
+            return rng.noise_at(keys, self.engine.channels, box.top, box.left, box.height, box.width)[None]
 
         hr = self.engine.run(lr, noise, sampling.steps, sampling.sampler)
         if not np.isfinite(hr).all():

@@ -31,12 +31,9 @@ class Box(NamedTuple):
         low, high = map(max, self[:2], other[:2]), map(min, self[2:], other[2:])
         return Box(*low, *high)
 
-    def moved(self, down: int, right: int) -> Box:
-        return Box(self.top + down, self.left + right, self.bottom + down, self.right + right)
-
 
 class Tile(NamedTuple):
-    """``core`` is what a tile delivers, ``source`` what it reads: the core with its halo, within picture and margin."""
+    """``core`` is what a tile delivers, ``source`` what it reads: the core with its halo, within the picture."""
 
     core: Box
     source: Box
@@ -61,7 +58,6 @@ def plan(
     halo: int,
     multiple: int,
     *,
-    margin: int = 0,
     top: int = 0,
 ) -> list[Tile]:
     """Tiles that cover a picture of ``height`` x ``width``, or what is left of it, exactly once, row by row.
@@ -71,8 +67,7 @@ def plan(
         width: see ``height``.
         tile: largest side of a core, or its largest height and width, rounded up to ``multiple``.
         halo: pixels around a pixel that its result depends on.
-        multiple: every box starts and ends at a multiple of this, and so does the margin.
-        margin: pixels around the picture that can be read as well; boxes there have coordinates below 0.
+        multiple: every box starts and ends at a multiple of this.
         top: the first row to cover, a multiple of ``multiple``.
     """
     if height % multiple or width % multiple:
@@ -83,10 +78,10 @@ def plan(
         Tile(
             Box(above, left, below, right),
             Box(
-                max(above - halo, -margin),
-                max(left - halo, -margin),
-                min(below + halo, height + margin),
-                min(right + halo, width + margin),
+                max(above - halo, 0),
+                max(left - halo, 0),
+                min(below + halo, height),
+                min(right + halo, width),
             ),
         )
         for above, below in ((top + a, top + b) for a, b in _spans(height - top, tall, multiple))
@@ -98,7 +93,7 @@ def fit(height: int, width: int, halo: int, multiple: int, room: Callable[[int],
     """The (height, width) of cores with which ``plan`` reads the fewest pixels in all; None if none fits.
 
     Args:
-        height: of the picture, with its margin.
+        height: of the picture.
         width: see ``height``.
         halo: as ``plan``.
         multiple: as ``plan``.

@@ -132,7 +132,7 @@ class Upscaler:
     that see the whole picture (``engine.halo`` is None), or so far that exact tiles do not fit into memory, are blended
     from overlapping tiles, whose size changes pixels.
 
-    The picture is mirrored around its borders, so that these come out as the inside does. 16-bit and floating-point
+    16-bit and floating-point
     pictures of which all values lie within less than half of their range (12 bits in 16, measurements, a photograph
     that is dark everywhere) are stretched to the full range for the network, and their result is brought back: it
     stays between their least and their largest value. One bright pixel is enough for a picture to be left as it is.
