@@ -192,7 +192,8 @@ def test_a_disk_that_fills_up_at_the_end_is_an_error(tmp_path, monkeypatch):
 def test_a_process_that_is_told_to_end_leaves_no_hidden_file(tmp_path, name):
     number = getattr(signal, name)
     code = (
-        "import os, pathlib, sys\n"
+        "import os, pathlib, signal, sys\n"
+        f"signal.signal({int(number)}, signal.SIG_DFL)\n"  # the tests may run under nohup
         "from tddsr.files import clean_up_when_ended, whole_or_nothing\n"
         "clean_up_when_ended()\n"
         f"with whole_or_nothing(pathlib.Path({str(tmp_path)!r}, 'a.png')):\n"

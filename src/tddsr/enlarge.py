@@ -262,7 +262,7 @@ def _read(pixels: Pixels, box: Box, span: tuple[float, float]) -> Floats:
     columns = _mirrored(box.left, box.right, pixels.shape[1])
     black, white = map(np.float64, span)
     values = ((pixels[rows[:, None], columns] - black) / (white - black)).astype(np.float32)
-    return np.ascontiguousarray(np.broadcast_to(np.moveaxis(values, 2, 0)[None], (1, 3, box.height, box.width)))
+    return np.broadcast_to(np.moveaxis(values, 2, 0)[None], (1, 3, box.height, box.width)).copy()
 
 
 def _cut_out(large: Floats, box: Box, part: Box, factor: int) -> Floats:
