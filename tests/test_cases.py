@@ -31,6 +31,7 @@ from tddsr.pictures.profiles import coded_profile, gamma_profile
 from tddsr.upscaler import Size, Upscaler, made_from, output_path
 from tests.conftest import photo
 from tests.samples import chunk
+from tests.samples import exif as exif_of_a_camera
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6" dc:title="boats"/>'
@@ -43,14 +44,6 @@ def scene(seed: int = 0) -> Image.Image:
 @pytest.fixture
 def upscaler(student) -> Upscaler:
     return Upscaler(TorchEngine(student))
-
-
-def exif_of_a_camera() -> Image.Exif:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Make] = "maker"
-    exif[ExifTags.IFD.Exif] = {ExifTags.Base.ExposureTime: 0.5}
-    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N", ExifTags.GPS.GPSLatitude: (1.0, 2.0, 3.0)}
-    return exif
 
 
 def png_with(*chunks: bytes, image: Image.Image | None = None) -> bytes:
