@@ -207,7 +207,7 @@ class DistillTask(Task):
             taught = self._target(batch, y) if weights.distill or weights.guide != "truth" else None
             fidelity = self.loss(model, x_0, self._guide(batch, taught, x_0), generator, picture)
             if weights.distill and taught is not None:
-                fidelity["distill"] = weights.distill * losses.distill(x_0, taught, weights.distill_norm)
+                fidelity["distill"] = weights.distill * losses.distill(x_0, taught)
         judged: Values = {}
         adversarial: Values = {}
         for kind, adversary in self.adversaries.items():

@@ -23,22 +23,13 @@ and ADD train with.
 """
 
 
-Norm = Literal["l1", "l2"]
-"""Mean absolute or mean squared error."""
-
-
-def distance(a: Tensor, b: Tensor, norm: Norm) -> Tensor:
-    """Between two tensors of one shape."""
-    return F.l1_loss(a, b) if norm == "l1" else F.mse_loss(a, b)
-
-
-def distill(student_x_0: Tensor, teacher_x_0: Tensor, norm: Norm = "l2") -> Tensor:
+def distill(student_x_0: Tensor, teacher_x_0: Tensor) -> Tensor:
     """Eq. 6: mean squared error, in latent space, between f_phi(x_T, y, T) and the teacher's x_0.
 
     The teacher starts from the same x_T; one of a single step, which sees lr alone, has a kept
-    picture. ``l1`` is not the paper's, and forgives a student that cannot follow everywhere.
+    picture.
     """
-    return distance(student_x_0, teacher_x_0, norm)
+    return F.mse_loss(student_x_0, teacher_x_0)
 
 
 def _mean(f: Callable[[Tensor], Tensor], logits: Sequence[Tensor]) -> Tensor:

@@ -11,20 +11,7 @@ from torch import Tensor, nn
 from tddsr.metrics.lpips import LPIPS, FeatureDistance
 from tddsr.model import Model
 from tddsr.networks.features import load_features
-from tddsr.training import losses
 from tddsr.training.recipe import LossConfig, Recipe
-
-_NEIGHBOURS = 8
-"""latent pixels, or blocks of them, per side, over which ``pattern`` and ``coarse_pattern`` take their means"""
-
-
-def local_means(error: Tensor) -> Tensor:
-    """Means of (B,C,H,W) over windows that overlap by half.
-
-    What every place repeats stays in them; what changes from one to the next does not.
-    """
-    side = min(_NEIGHBOURS, *error.shape[-2:])
-    return F.avg_pool2d(error, side, stride=max(1, side // 2))
 
 
 def augmented(pictures: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
@@ -61,18 +48,11 @@ class PictureLoss:
         The guide is the true picture, or a teacher's.
         """
         terms = {}
-        if self.config.truth or self.config.pattern or self.config.coarse_pattern:
+        if self.config.truth:
             with torch.no_grad():
                 latent = model.space.encode(guide)
-            error = x_0.float() - latent
-        if self.config.truth:
-            terms["truth"] = self.config.truth * losses.distance(x_0.float(), latent, self.config.truth_norm)
-        if self.config.pattern:
-            terms["pattern"] = self.config.pattern * local_means(error).abs().mean()
-        if self.config.coarse_pattern:
-            # A pixel of the coarsest map stands for a block of latent pixels, and may leave a pattern in each.
-            blocks = F.pixel_unshuffle(error, model.multiple)
-            terms["coarse_pattern"] = self.config.coarse_pattern * local_means(blocks).abs().mean()
+            error = F.l1_loss if self.config.truth_norm == "l1" else F.mse_loss
+            terms["truth"] = self.config.truth * error(x_0.float(), latent)
         if self.perceptual:
             # AlexNet looks at every fourth pixel, and a latent pixel is four wide: always at the same place, it would
             # not see a pattern of that period. So both pictures lose a random few of their first rows and columns.

@@ -21,7 +21,7 @@ from tddsr.networks.discriminator import DiscriminatorConfig, PixelDiscriminator
 from tddsr.networks.downsampler import DownsamplerConfig
 from tddsr.networks.features import FeatureName
 from tddsr.pictures.folders import check_part
-from tddsr.training.losses import Adversarial, Norm
+from tddsr.training.losses import Adversarial
 
 
 class _Section(BaseModel):
@@ -91,7 +91,6 @@ class LossConfig(_Section):
     """Weights of the terms; a weight of 0 leaves the term out."""
 
     distill: float = Field(1.0, ge=0, description="Eq. 6 (distill only)")
-    distill_norm: Norm = Field("l2", description="mean absolute error, or Eq. 6's mean squared one")
     low_band: Literal["teacher", "truth"] = Field(
         "teacher",
         description="truth: the teacher's kept pictures get the truth's means over 33 hr pixels, as it shifts colours",
@@ -102,13 +101,7 @@ class LossConfig(_Section):
         " the truth where the teacher is further from it than the student, by LPIPS",
     )
     truth: float = Field(0.0, ge=0, description="distance to the guide, as latents")
-    truth_norm: Norm = Field("l2", description="mean absolute or mean squared error")
-    pattern: float = Field(
-        0.0, ge=0, description="local mean error of each latent channel: tints, patterns that repeat with its pixels"
-    )
-    coarse_pattern: float = Field(
-        0.0, ge=0, description="the same for patterns that repeat with the pixels of the network's coarsest map"
-    )
+    truth_norm: Literal["l1", "l2"] = Field("l2", description="mean absolute or mean squared error")
     lpips: float = Field(0.0, ge=0, description="LPIPS (AlexNet) of the student's picture to the guide")
     features: float = Field(
         0.0,
