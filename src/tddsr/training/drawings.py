@@ -54,8 +54,11 @@ class _Pencil:
         return low + (high - low) * float(torch.rand(1, generator=self.generator))
 
     def colour(self) -> Colour:
-        """Any colour; every third time a grey, often black or white."""
-        if self.below(3):
+        """Any colour, a grey (often black or white), or one with all that is possible of each primary or nothing."""
+        kind = self.below(4)
+        if kind == 0:
+            return 255 * self.below(2), 255 * self.below(2), 255 * self.below(2)
+        if kind < 3:
             return self.below(256), self.below(256), self.below(256)
         grey = (0, 255, self.below(256))[self.below(3)]
         return grey, grey, grey
