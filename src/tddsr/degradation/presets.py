@@ -46,6 +46,7 @@ class Stage(BaseModel):
     """up, down, keep"""
     resize_range: Range = (0.15, 1.5)
     gaussian_probability: float = 0.5
+    """of the noise to be Gaussian, not Poisson's"""
     gaussian_sigma: Range = (1.0, 30.0)
     poisson_scale: Range = (0.05, 3.0)
     grey_probability: float = 0.4
@@ -90,8 +91,8 @@ class Degradation(BaseModel):
     sharpen: bool = False
     """start from the unsharp-masked picture, and train towards it, as Real-ESRGAN does"""
 
-    @classmethod
-    def preset(cls, name: Preset) -> Degradation:
+    @staticmethod
+    def preset(name: Preset) -> Degradation:
         """``resshift``: ResShift's and SinSR's settings, the paper's; ``realesrgan``: the original ones.
 
         ``resshift-test``: those of ResShift's own test pictures, one stage with little blur: most photos from the web.
@@ -100,70 +101,71 @@ class Degradation(BaseModel):
         ``web``: reduced cleanly and compressed hard (JPEG quality 10 to 60), once or twice, at other sizes between.
         ``film``: soft, under grain that spreads over pixels, scanned and compressed: film and old prints.
         """
-        if name == "resshift":
-            return cls()
-        if name == "resshift-test":
-            return cls(
-                first=Stage(
-                    kernel_sizes=(3, 11),
-                    family_weights=(0.6, 0.4, 0, 0, 0, 0),
-                    sigma=(0.2, 0.8),
-                    resize_range=(0.5, 1.5),
-                    gaussian_sigma=(1, 15),
-                    poisson_scale=(0.05, 0.3),
-                ),
-                first_jpeg_quality=(70, 95),
-                second=Stage(**_SECOND, probability=0),
-                final_sinc_probability=0.2,
-                final_sinc_sizes=(3, 5),
-                final_jpeg_quality=(80, 100),
-            )
-        if name == "clean":
-            return cls(
-                first=Stage(resize_weights=(0, 0, 1), gaussian_probability=1, gaussian_sigma=(0, 8)),
-                first_jpeg_quality=(90, 100),
-                second=Stage(**_SECOND, probability=0),
-                final_sinc_probability=0.5,
-                final_jpeg_quality=(80, 100),
-            )
-        if name == "blurred":
-            quiet = {"gaussian_probability": 1, "gaussian_sigma": (0, 4)}
-            return cls(
-                first=Stage(kernel_sizes=(7, 21), sigma=(0.2, 4.0), **quiet),
-                first_jpeg_quality=(85, 100),
-                second=Stage(**(_SECOND | quiet), probability=0.5, kernel_sizes=(3, 13)),
-                final_jpeg_quality=(80, 100),
-            )
-        if name == "web":
-            return cls(
-                first=Stage(
-                    blur_probability=0.2, sigma=(0.2, 2.0), resize_weights=(0, 1, 0), resize_range=(0.2, 0.6),
-                    gaussian_probability=1, gaussian_sigma=(0, 3),
-                ),
-                first_jpeg_quality=(10, 90),
-                first_jpeg_probability=0.5,
-                second=Stage(**_SECOND, probability=0),
-                resize_modes=(1, 0, 0, 3),
-                final_sinc_probability=0,
-                final_jpeg_quality=(10, 60),
-                jpeg_last_probability=0.75,
-                full_chroma_probability=0.3,
-                shifted=True,
-            )  # fmt: skip
-        if name == "film":
-            return cls(
-                first=Stage(
-                    sigma=(0.4, 5.0), kernel_sizes=(7, 21), resize_weights=(0, 1, 0), resize_range=(0.25, 0.8),
-                    gaussian_probability=1, gaussian_sigma=(0, 6),
-                ),
-                first_jpeg_quality=(60, 95),
-                first_jpeg_probability=0.3,
-                second=Stage(**_SECOND, probability=0),
-                resize_modes=(1, 0, 0, 1),
-                final_sinc_probability=0.2,
-                final_jpeg_quality=(50, 95),
-                jpeg_last_probability=1,
-                grain_probability=1,
-            )  # fmt: skip
-        second = Stage(**_SECOND, kernel_sizes=(7, 21))
-        return cls(first=Stage(kernel_sizes=(7, 21)), second=second, final_sinc_sizes=(7, 21), sharpen=True)
+        return _PRESETS[name]
+
+
+_NO_SECOND = Stage(**_SECOND, probability=0)
+_QUIET = {"gaussian_probability": 1, "gaussian_sigma": (0, 4)}
+
+_PRESETS: dict[Preset, Degradation] = {
+    "resshift": Degradation(),
+    "realesrgan": Degradation(
+        first=Stage(kernel_sizes=(7, 21)),
+        second=Stage(**_SECOND, kernel_sizes=(7, 21)),
+        final_sinc_sizes=(7, 21),
+        sharpen=True,
+    ),
+    "resshift-test": Degradation(
+        first=Stage(
+            kernel_sizes=(3, 11), family_weights=(0.6, 0.4, 0, 0, 0, 0), sigma=(0.2, 0.8), resize_range=(0.5, 1.5),
+            gaussian_sigma=(1, 15), poisson_scale=(0.05, 0.3),
+        ),
+        first_jpeg_quality=(70, 95),
+        second=_NO_SECOND,
+        final_sinc_probability=0.2,
+        final_sinc_sizes=(3, 5),
+        final_jpeg_quality=(80, 100),
+    ),
+    "clean": Degradation(
+        first=Stage(resize_weights=(0, 0, 1), gaussian_probability=1, gaussian_sigma=(0, 8)),
+        first_jpeg_quality=(90, 100),
+        second=_NO_SECOND,
+        final_sinc_probability=0.5,
+        final_jpeg_quality=(80, 100),
+    ),
+    "blurred": Degradation(
+        first=Stage(kernel_sizes=(7, 21), sigma=(0.2, 4.0), **_QUIET),
+        first_jpeg_quality=(85, 100),
+        second=Stage(**(_SECOND | _QUIET), probability=0.5, kernel_sizes=(3, 13)),
+        final_jpeg_quality=(80, 100),
+    ),
+    "web": Degradation(
+        first=Stage(
+            blur_probability=0.2, sigma=(0.2, 2.0), resize_weights=(0, 1, 0), resize_range=(0.2, 0.6),
+            gaussian_probability=1, gaussian_sigma=(0, 3),
+        ),
+        first_jpeg_quality=(10, 90),
+        first_jpeg_probability=0.5,
+        second=_NO_SECOND,
+        resize_modes=(1, 0, 0, 3),
+        final_sinc_probability=0,
+        final_jpeg_quality=(10, 60),
+        jpeg_last_probability=0.75,
+        full_chroma_probability=0.3,
+        shifted=True,
+    ),
+    "film": Degradation(
+        first=Stage(
+            sigma=(0.4, 5.0), kernel_sizes=(7, 21), resize_weights=(0, 1, 0), resize_range=(0.25, 0.8),
+            gaussian_probability=1, gaussian_sigma=(0, 6),
+        ),
+        first_jpeg_quality=(60, 95),
+        first_jpeg_probability=0.3,
+        second=_NO_SECOND,
+        resize_modes=(1, 0, 0, 1),
+        final_sinc_probability=0.2,
+        final_jpeg_quality=(50, 95),
+        jpeg_last_probability=1,
+        grain_probability=1,
+    ),
+}  # fmt: skip
