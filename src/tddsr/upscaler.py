@@ -128,14 +128,14 @@ def made_from(path: Path) -> Path | None:
 class Upscaler:
     """Enlarges pictures with one model on one device, by one engine.
 
-    The same picture, model and seed give the same pixels; with the compact network whatever the tile size. Networks
-    that see the whole picture (``engine.halo`` is None), or so far that exact tiles do not fit into memory, are blended
-    from overlapping tiles, whose size changes pixels.
+    The same picture, model and seed give the same pixels; those of the embedded models within 1 of 255 whatever the
+    tile size. Networks that see the whole picture (``engine.halo`` is None), or so far that exact tiles do not fit
+    into memory, are blended from overlapping tiles, whose size changes pixels.
 
-    16-bit and floating-point
-    pictures of which all values lie within less than half of their range (12 bits in 16, measurements, a photograph
-    that is dark everywhere) are stretched to the full range for the network, and their result is brought back: it
-    stays between their least and their largest value. One bright pixel is enough for a picture to be left as it is.
+    16-bit and floating-point pictures of which all values lie within less than half of their range (12 bits in 16,
+    measurements, a photograph that is dark everywhere) are stretched to the full range for the network, and their
+    result is brought back: it stays between their least and their largest value. One bright pixel is enough for a
+    picture to be left as it is.
     """
 
     def __init__(self, engine: Engine, tile: Tile = "auto") -> None:

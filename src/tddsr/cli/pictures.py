@@ -106,7 +106,9 @@ def degrade(
     inputs: Annotated[list[Path], typer.Argument(metavar="HR...", help="sharp pictures and folders", readable=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="folder for the pairs: DIR/hr and DIR/lr")],
     seed: Annotated[int, typer.Option(min=0, help="chooses the degradation of each picture")] = 0,
-    preset: Annotated[str, typer.Option(help="resshift, realesrgan, clean, web, film ..")] = "resshift",
+    preset: Annotated[
+        str, typer.Option(help="resshift, realesrgan, resshift-test, clean, blurred, web or film")
+    ] = "resshift",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write pairs for training and testing: the sharp picture (cropped to a multiple of 4) and a bad small one."""

@@ -1,4 +1,4 @@
-"""The compact scale's network: a small U-Net at the size of the lr picture.
+"""A small U-Net at the size of the lr picture: the network of ``compact-small``; that of ``compact`` is in ``rrdb``.
 
 Nothing here normalises over space, so a pixel depends on a bounded neighbourhood only (``halo``), and a picture cut
 into tiles gives the same pixels as the whole.
