@@ -52,7 +52,7 @@ def test_a_table_and_its_protocol(sets, features, tmp_path):
     assert done.stdout.splitlines()[2].startswith("| bicubic | ")
     assert done.stdout.splitlines()[2].endswith(" - |")  # 80x80 is too small for NIQE
     assert "2 pairs (hr with lr), x4, whole pictures" in done.stdout
-    assert "not defined for 2 of 2 outputs" in done.stdout
+    assert "NIQE not defined for 2 of 2 outputs" in done.stdout
     content = result(out)
     assert content["protocol"]["statement"] == done.stdout.splitlines()[-1]
     psnr = [score["values"]["PSNR"] for score in content["scores"]]
@@ -313,7 +313,7 @@ def test_without_truth(tmp_path):
     assert done.exit_code == 0
     assert done.stdout.startswith("| method | NIQE |\n")
     assert "3 lr pictures (lr)" in done.stdout
-    assert "lower is better, not defined for 1 of 3 outputs" in done.stdout
+    assert "NIQE not defined for 1 of 3 outputs" in done.stdout
     assert [score["picture"] for score in result(tmp_path / "out")["scores"]] == ["grey", "sub/clear", "tiny"]
     assert result(tmp_path / "out")["scores"][2]["values"] == {}
     done = run("bicubic", "--lr", tmp_path / "lr", "--metrics", "psnr")

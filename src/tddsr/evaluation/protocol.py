@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import sys
+from collections.abc import Collection, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -18,8 +19,8 @@ from tddsr.metrics.niqe import PATCH
 from tddsr.metrics.table import Scores
 
 
-def statement(protocol: Protocol, pictures: PictureSet, scores: Scores, outputs: int, without_niqe: int) -> str:
-    """The protocol, in one line; for ``without_niqe`` of ``outputs`` NIQE is not defined."""
+def statement(protocol: Protocol, pictures: PictureSet, scores: Scores, rows: Sequence[Collection[str]]) -> str:
+    """The protocol, in one line; ``rows`` name the metrics of each output that are defined for it."""
     paired = pictures.hr is not None
     folders = " with ".join(folder.name for folder in (pictures.hr, pictures.lr) if folder)
     parts = [
@@ -36,8 +37,12 @@ def statement(protocol: Protocol, pictures: PictureSet, scores: Scores, outputs:
     if any(name.startswith("LPIPS") for name in scores.loaded):
         parts.append("LPIPS v0.1 (lower is better)")
     if "NIQE" in scores.loaded:
-        gaps = f", not defined for {without_niqe} of {outputs} outputs: too small or too flat" if without_niqe else ""
-        parts.append(f"NIQE of Y in {PATCH}x{PATCH} patches (lower is better{gaps})")
+        parts.append(f"NIQE of Y in {PATCH}x{PATCH} patches (lower is better)")
+    parts += [
+        f"{name} not defined for {gaps} of {len(rows)} outputs (too small or too flat)"
+        for name in (scores.of("reference") if paired else {}) | scores.of("none")
+        if (gaps := sum(name not in row for row in rows))
+    ]
     if sets := scores.of("set"):
         parts.append(f"{' and '.join(sets)} over all pictures of a seed (biased upwards where they are few)")
     tile = str(protocol.tile)

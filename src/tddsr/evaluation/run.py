@@ -135,7 +135,7 @@ def _collect(
                 values[metric] = frechet_distance(made, true)
         if values:
             sets.append(Score(method=method, seed=seed, values=values))
-    said = statement(protocol, pictures, scores, len(rows), sum("NIQE" not in row.values for row in rows))
+    said = statement(protocol, pictures, scores, [row.values for row in rows])
     return Result(
         name=name,
         dataset=Dataset(
