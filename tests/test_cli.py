@@ -16,7 +16,7 @@ from tddsr.tiling import plan
 from tddsr.training.load import recipe_files
 from tddsr.weights.file import save_model
 from tddsr.weights.names import load_model, read_notes
-from tests.conftest import photo
+from tests.conftest import photo, small_rrdb
 from tests.test_picture_files import png_with_size, truncated_jpeg
 
 
@@ -595,6 +595,30 @@ def test_convert_of_several_models_is_their_mean(model, student, tmp_path):
         result = call("convert", *wrong, "-o", out)
         assert result.exit_code == 2
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_convert_makes_a_student_deterministic(tmp_path):
+    student = small_rrdb(blocks=1)
+    torch.nn.init.normal_(student.network.get_parameter("enter_x.weight"), std=0.2)
+    save_model(student, tmp_path / "a.safetensors")
+    done = call(
+        "convert", tmp_path / "a.safetensors", "-o", tmp_path / "b.safetensors", "--deterministic", "--reach", 9
+    )
+    assert done.exit_code == 0
+    still, lr = load_model(tmp_path / "b.safetensors"), torch.rand(1, 3, 8, 8)
+    assert still.network.halo == 9
+    noise = torch.randn(2, 1, still.channels, 8, 8)
+    with torch.no_grad():
+        assert not torch.equal(student.sample(lr, noise[0]), student.sample(lr, noise[1]))
+        assert torch.equal(still.sample(lr, noise[0]), still.sample(lr, noise[1]))
+
+
+def test_only_a_network_with_a_reach_gets_one(model, tmp_path):
+    (tmp_path / "a.pth").touch()
+    for source in (model, tmp_path / "a.pth"):
+        done = call("convert", source, "-o", tmp_path / "b.safetensors", "--reach", 9)
+        assert done.exit_code == 2
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_version_and_help():

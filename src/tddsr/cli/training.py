@@ -69,6 +69,12 @@ def convert(
         str | None,
         typer.Option("--as", help="as realesrgan-x4plus, resshift, resshift-v1, -v2, sinsr or sinsr-v2"),
     ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="leave out what sees the noise: one picture, whatever the seed")
+    ] = False,
+    reach: Annotated[
+        int | None, typer.Option(min=1, help="lr pixels that a pixel depends on, as benchmarks/reach.py measured")
+    ] = None,
 ) -> None:
     """Write a model file again, maybe at half the size; the mean of several from one start; or a published one."""
     import torch
@@ -77,7 +83,9 @@ def convert(
 
     check_suffix(output, ".safetensors")
     dtype = torch.float16 if half else torch.float32
-    conversion.convert(sources, output, autoencoder=autoencoder, known=known, dtype=dtype)
+    conversion.convert(
+        sources, output, autoencoder=autoencoder, known=known, dtype=dtype, deterministic=deterministic, reach=reach
+    )
     mean = f", the mean of {len(sources)} models" if len(sources) > 1 else ""
     typer.echo(f"{output}: {output.stat().st_size / 2**20:.1f} MiB{mean}")
 

@@ -166,6 +166,10 @@ class CompactNet(nn.Module):
 
         return max(reach(offset) for offset in range(self.multiple))
 
+    def ignore_noise(self) -> None:
+        """See nothing of x_t from now on."""
+        zero(self.stem_x)
+
     def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
         """Estimate x_0.
 

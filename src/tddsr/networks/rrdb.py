@@ -117,6 +117,10 @@ class RRDBNet(nn.Module):
         zero(self.enter_x)
         zero(self.time)
 
+    def ignore_noise(self) -> None:
+        """See nothing of x_t from now on."""
+        zero(self.enter_x)
+
     @property
     def _tail_reach(self) -> int:
         """How many lr pixels beyond itself the tail sees."""

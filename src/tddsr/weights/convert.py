@@ -10,6 +10,8 @@ import torch
 
 from tddsr.errors import ModelError
 from tddsr.model import Model
+from tddsr.networks.rrdb import RRDBNet
+from tddsr.networks.swin_unet import SwinUNet
 from tddsr.weights.file import save_model, source_of
 from tddsr.weights.names import fingerprint, load_model, read_notes
 from tddsr.weights.published import convert_published
@@ -23,6 +25,8 @@ def convert(
     autoencoder: Path | None = None,
     known: str | None = None,
     dtype: torch.dtype = torch.float32,
+    deterministic: bool = False,
+    reach: int | None = None,
 ) -> None:
     """Write one model again, the mean of several from one start, or one published checkpoint as a file of ours.
 
@@ -32,17 +36,28 @@ def convert(
         autoencoder: see ``convert_published``, like ``known``, ``dtype`` and the errors.
         known: only for a published checkpoint.
         dtype: of the weights in the file.
+        deterministic: zero the weights that see x_T, so that pictures hang on no noise.
+        reach: see ``RRDBConfig``, as it was measured.
     """
     first, *others = sources
     if not others and Path(first).suffix in SUFFIXES:
+        if deterministic or reach is not None:
+            raise ModelError(f"{first} is a published checkpoint: convert it first, then what came of it")
         convert_published(Path(first), output, autoencoder=autoencoder, known=known, dtype=dtype)
-    elif known or autoencoder:
+        return
+    if known or autoencoder:
         raise ModelError(f"--as and --autoencoder are for one published checkpoint (.pth), not for {sources}")
-    elif others:
-        model, notes = average_models(sources)
-        save_model(model, output, dtype, notes)
-    else:
-        save_model(load_model(first), output, dtype, read_notes(first))
+    model, notes = average_models(sources) if others else (load_model(first), read_notes(first))
+    if deterministic:
+        if isinstance(model.network, SwinUNet):
+            raise ModelError(f"{first} cannot be made deterministic: its network sees x_t together with the lr picture")
+        model.network.ignore_noise()
+    if reach is not None:
+        if not isinstance(model.network, RRDBNet):
+            raise ModelError(f"{first} has no reach to be set: its network's kind is {model.config.network.kind}")
+        network = model.network.config.model_copy(update={"reach": reach})
+        model.config = model.config.model_copy(update={"network": network})
+    save_model(model, output, dtype, notes)
 
 
 def average_models(models: Sequence[str | Path]) -> tuple[Model, str]:
