@@ -5,7 +5,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tddsr.errors import DataError, RecipeError, TrainingError
-from tddsr.training.adversary import Watch
+from tddsr.training.adversary import DiscriminatorWatch, DownsamplerWatch
 from tddsr.training.distill import DistillTask
 from tddsr.training.load import load_recipe
 from tddsr.training.start import prepare
@@ -222,7 +222,7 @@ def test_the_watch_warns_once_of_a_discriminator_that_wins_or_collapses():
     def near(accuracy):
         return accuracy + 0.05 * float(torch.randn((), generator=chance))
 
-    watches = {"always right": Watch(), "collapsed": Watch(), "fine": Watch(), "young": Watch()}
+    watches = {name: DiscriminatorWatch() for name in ("always right", "collapsed", "fine", "young")}
     said: dict[str, list[str | None]] = {name: [] for name in watches}
     for step in range(600):
         watches["always right"].add(min(1.0, near(0.9) if step < 50 else near(1.04)))
@@ -240,6 +240,41 @@ def test_the_watch_warns_once_of_a_discriminator_that_wins_or_collapses():
         assert len(texts[name]) < 10
 
 
+def test_the_watch_warns_of_a_downsampler_that_leaves_the_pairs_or_idles():
+    for figures, steps, word in (
+        ((0.2, 0.1, 0.2), 150, "left the pairs"),
+        ((0.1, 0.1, 0.001), 1200, "mean of 4x4"),
+        ((0.1, 0.1, 0.05), 1200, None),
+    ):
+        watch = DownsamplerWatch()
+        said = []
+        for _ in range(steps):
+            watch.add(*figures)
+            said += filter(None, [watch.warning()])
+        assert len(said) == (word is not None)
+        assert word is None or word in said[0]
+
+
+def test_a_tie_keeps_the_downsampler_at_the_pairs(tddsr):
+    """Its own rate and term; before the student minds the discriminator it learns from the pairs alone."""
+    errors = {}
+    for tie in (0.0, 1.0):
+        conv = {"downsampler": {"kind": "conv", "width": 4}, "downsampler_optim": {"rate": 1e-2}, "tie": tie}
+        run, task, batch = task_of(with_adversary(tddsr, **conv))
+        for _ in range(25):
+            run._train_step(iter([run.patches[run.step % 2]]))
+            run.step += 1
+        with torch.no_grad():
+            errors[tie] = float((task.downsampler(batch.hr, generator()) - batch.lr).abs().mean())
+    assert errors[1.0] < 0.8 * errors[0.0]
+    run, task, *_ = task_of(with_adversary(tddsr, ahead=5, tie=1.0))
+    before = weights(task)
+    values = run._train_step(iter([run.patches[0]]))
+    assert "downsampler" in moved(before, task)
+    assert "adversarial_lr" not in values
+    assert values["downsampler/error"] > 0
+
+
 def test_logs_hold_what_a_trainer_watches(tddsr):
     """In TensorBoard's own files, also where the parts take turns and a step has not every value."""
     run, task, *_ = task_of(changed(with_adversary(tddsr, update="cyclic"), log_every=3))
@@ -254,4 +289,4 @@ def test_logs_hold_what_a_trainer_watches(tddsr):
     assert values["validation/student/psnr_y"] > 0
     shown = task.pictures()["downsampler"]
     side = tddsr.data.patch // 4
-    assert shown.shape == (3, 2 * side, tddsr.data.batch * side)
+    assert shown.shape == (3, 4 * side, tddsr.data.batch * side)

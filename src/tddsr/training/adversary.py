@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -12,32 +14,64 @@ from tddsr.training.recipe import AdversaryConfig, AnyDiscriminator, Recipe
 from tddsr.training.task import Player, autocast
 
 _PATIENCE = 0.99
-"""of the watch's moving average: about the last hundred steps"""
+"""of a watch's moving average: about the last hundred steps"""
+
+_YOUNG = 100
+"""steps before which a watch says nothing"""
 
 
-class Watch:
-    """A moving average of a discriminator's accuracy, which says early when it stops to teach anything."""
+class Watch(ABC):
+    """Moving averages of some figures, which say early when a network stops to do what it is there for."""
 
-    def __init__(self) -> None:
-        self.accuracy, self.seen = 0.0, 0
+    def __init__(self, figures: int) -> None:
+        self.means, self.seen = [0.0] * figures, 0
         self._said: str | None = None
 
-    def add(self, accuracy: float) -> None:
-        """Take in one step: the share of right answers, half of them on real pictures."""
+    def add(self, *figures: float) -> None:
+        """Take in one step."""
         self.seen += 1
-        self.accuracy += max(1 - _PATIENCE, 1 / self.seen) * (accuracy - self.accuracy)
+        share = max(1 - _PATIENCE, 1 / self.seen)
+        self.means = [mean + share * (value - mean) for mean, value in zip(self.means, figures, strict=True)]
 
     def warning(self) -> str | None:
         """What is wrong, once, when it begins to be; None otherwise."""
-        state = None
-        if self.seen >= 100:
-            if self.accuracy > 0.98:
-                state = "is always right, so that its gradient says little: lower its rate, or weaken its features"
-            elif self.accuracy < 0.51 and self.seen >= 300:  # every discriminator begins so
-                state = "tells nothing apart (collapsed): raise its rate, or look at its features"
+        state = self._state() if self.seen >= _YOUNG else None
         new = state if state != self._said else None
         self._said = state
         return new
+
+    @abstractmethod
+    def _state(self) -> str | None: ...
+
+
+class DiscriminatorWatch(Watch):
+    """Takes in the share of right answers, half of them on real pictures."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def _state(self) -> str | None:
+        (accuracy,) = self.means
+        if accuracy > 0.98:
+            return "is always right, so that its gradient says little: lower its rate, or weaken its features"
+        if accuracy < 0.51 and self.seen >= 300:  # every discriminator begins so
+            return "tells nothing apart (collapsed): raise its rate, or look at its features"
+        return None
+
+
+class DownsamplerWatch(Watch):
+    """Takes in how far G(hr) is from lr, how far the mean of 4x4 pixels is, and how far G(hr) is from that mean."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+    def _state(self) -> str | None:
+        error, of_area, change = self.means
+        if error > 1.5 * of_area:
+            return "has left the pairs: raise adversary.tie, or lower adversary.downsampler_optim.rate"
+        if change < 0.5 / 127.5 and self.seen >= 1000:
+            return "is still a mean of 4x4 pixels: raise its rate or adversary.tie, or take downsampler.kind=conv"
+        return None
 
 
 class Adversary:
@@ -56,7 +90,7 @@ class Adversary:
             )
         self.network = network.to(device)
         self.player = Player(recipe, self.network, self.settings.optim, averaged=False)
-        self.watch = Watch()
+        self.watch = DiscriminatorWatch()
 
     def _autocast(self) -> torch.autocast:
         """Pixels are judged in bfloat16 where the run is; heads on a feature network in float32, always."""

@@ -7,7 +7,7 @@ learnable downsampler.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,9 +17,9 @@ from torch import Tensor
 from tddsr import diffusion, rng
 from tddsr.errors import DataError, RecipeError
 from tddsr.model import Model, begin
-from tddsr.networks.downsampler import build_downsampler
+from tddsr.networks.downsampler import FACTOR, build_downsampler
 from tddsr.training import losses
-from tddsr.training.adversary import Adversary, Watch
+from tddsr.training.adversary import Adversary, DiscriminatorWatch, DownsamplerWatch, Watch
 from tddsr.training.picture_loss import PictureLoss
 from tddsr.training.recipe import Recipe
 from tddsr.training.targets import kept, keyed
@@ -71,7 +71,7 @@ class DistillTask(Task):
     the network that it trains and no other's.
     """
 
-    _shown: tuple[Tensor, Tensor] | None = None
+    _shown: Sequence[Tensor] = ()
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         assert recipe.teacher is not None  # the recipe's validator saw to it
@@ -107,7 +107,9 @@ class DistillTask(Task):
         if self.weights.lr:
             torch.manual_seed(recipe.seed)
             self.downsampler = build_downsampler(settings.downsampler).to(self.device)
-            self.players["downsampler"] = Player(recipe, self.downsampler, settings.optim, averaged=False)
+            own = settings.downsampler_optim or settings.optim
+            self.players["downsampler"] = Player(recipe, self.downsampler, own, averaged=False)
+            self.watch = DownsamplerWatch()
 
     def _target_key(self) -> str:
         """All that a batch's target depends on, but the photos, which the cache compares by their lr pictures."""
@@ -183,7 +185,7 @@ class DistillTask(Task):
             return self._prepare(batch, step)
         if own_step == 0:
             for adversary in self.adversaries.values():
-                adversary.watch = Watch()  # what it saw in its pre-training was easy
+                adversary.watch = DiscriminatorWatch()  # what it saw in its pre-training was easy
         judged, values = self._student_phase(batch, own_step, self._parts(own_step))
         for kind, made in judged.items():
             values |= self._adversary_phase(kind, batch, made, own_step)
@@ -240,9 +242,37 @@ class DistillTask(Task):
         loss = torch.stack([term.detach() for term in terms.values()]).sum()
         values = {"loss": loss, "gradient_norm": norm, **norms, **factors}
         values |= {name: term.detach() for name, term in terms.items()}
-        if "adversarial_lr" in slopes:
-            values["downsampler/gradient_norm"] = self.players["downsampler"].follow(slopes["adversarial_lr"], own_step)
+        if "lr" in judged:
+            values |= self._downsampler_phase(batch, judged["lr"], slopes.get("adversarial_lr"), own_step)
         return {kind: pictures.detach() for kind, pictures in judged.items()}, values
+
+    def _downsampler_phase(
+        self, batch: Batch, made: Tensor, slopes: Sequence[Tensor | None] | None, step: int
+    ) -> Values:
+        """G's step on Eq. 10, whose ``slopes`` the student's phase took, and on its tie to the pairs.
+
+        Returns also how it does on pairs: its error, that of the mean of 4x4 pixels, and how far it is from that mean.
+        """
+        player, tie = self.players["downsampler"], self.recipe.adversary.tie
+        with torch.set_grad_enabled(tie > 0):
+            small = self.downsampler(batch.hr, batch.generator)
+            error = F.l1_loss(small, batch.lr)
+        terms = [] if slopes is None else [slopes]
+        if tie:
+            terms.append(torch.autograd.grad(tie * error, player.parameters, allow_unused=True))
+        area = F.avg_pool2d(batch.hr, FACTOR)
+        values = {
+            "downsampler/error": error.detach(),
+            "downsampler/error_of_area": F.l1_loss(area, batch.lr),
+            "downsampler/change": F.l1_loss(small.detach(), area),
+        }
+        self.watch.add(*map(float, values.values()))
+        self._shown = [pictures[:4].detach() for pictures in (batch.lr, made, small, area)]
+        if terms:
+            given = ([part for part in parts if part is not None] for parts in zip(*terms, strict=True))
+            total = [torch.stack(parts).sum(dim=0) if parts else None for parts in given]
+            values["downsampler/gradient_norm"] = player.follow(total, step)
+        return values
 
     def _guide(self, batch: Batch, taught: Tensor | None, x_0: Tensor) -> Tensor:
         """The pictures that the student is drawn to, beside Eq. 6."""
@@ -259,8 +289,6 @@ class DistillTask(Task):
     def _adversary_phase(self, kind: str, batch: Batch, made: Tensor, step: int) -> Values:
         """D_H's step on Eq. 7 (``hr``), or D_L's on Eq. 9 (``lr``)."""
         real = batch.hr if kind == "hr" else batch.lr
-        if kind == "lr":
-            self._shown = (real[:4], made[:4])
         return self.adversaries[kind].learn(real, made, step, batch.generator)
 
     def _prepare(self, batch: Batch, step: int) -> Values:
@@ -281,12 +309,15 @@ class DistillTask(Task):
     # -- what is shown ----------------------------------------------------------------------------------------------
 
     def warnings(self) -> list[str]:
-        said = [(adversary.name, adversary.watch.warning()) for adversary in self.adversaries.values()]
+        watches: dict[str, Watch] = {adversary.name: adversary.watch for adversary in self.adversaries.values()}
+        if self.weights.lr:
+            watches["downsampler"] = self.watch
+        said = [(name, watch.warning()) for name, watch in watches.items()]
         return [f"{name} {text}" for name, text in said if text is not None]
 
     def pictures(self) -> Values:
-        """True lr pictures above those that G made of the student's."""
-        if self._shown is None:
+        """From above: lr pictures; what G made of the student's and of the hr pictures; these reduced by means."""
+        if not self._shown:
             return {}
         rows = [torch.cat(list(pictures), dim=2) for pictures in self._shown]
         return {"downsampler": torch.cat(rows, dim=1).div(2).add(0.5).clamp(0, 1).cpu()}
