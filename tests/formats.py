@@ -125,7 +125,7 @@ def read_as(content: bytes) -> list[str]:
     lines = [str(warning.message).removeprefix("the given file: ") for warning in said]
     return [
         "grey" if found.grey else "RGB",
-        f"{8 * found.rgb.itemsize} bit",
+        f"{8 * found.rgb.itemsize} bit" if found.rgb.dtype != np.float32 else "float",
         "" if found.alpha is None else "yes",
         ", ".join(name for name, value in told.items() if value),
         "; ".join(lines),
@@ -152,10 +152,16 @@ Thumbnails, sizes, layers and private tags are not true of a larger picture, and
 
 {of_files()}
 
-HEIC needs an extra: `pip install 'tddsr[heif]'`. Refused in one line are floating point; 32 bits, unless 16 suffice;
-grey with transparency in planes, 16 bit in planes and tiles, and colours other than grey, RGB, YCbCr, CMYK and Lab
-(TIFF); camera raws and JPEG XL; what is damaged or cut off (only the mark of a JPEG's end may be missing; damaged
-metadata of a PNG are left out, and said); and what claims more than 178 million pixels.
+Floating point (TIFF) is from 0, black, to 1, white, as it stands, with the file's profile if there is one; 16 bit are
+written. Values outside are clipped, which is said. Where more than a tenth of them are outside, such as those of 0 to
+255, or one is no number, it is refused. Of extra channels (TIFF) the first that says that it is transparency is taken
+as such; the others are left out, which is said.
+
+HEIC needs an extra: `pip install 'tddsr[heif]'`. Refused in one line are whole numbers of 32 bits, unless 16 suffice,
+and floating point of 64; in a TIFF, grey with transparency in planes, 16 bit in planes and tiles, and colours other
+than grey, RGB, YCbCr, CMYK and Lab, of floating point other than grey and RGB; camera raws and JPEG XL; what is damaged
+or cut off (only the mark of a JPEG's end may be missing; damaged metadata of a PNG are left out, and said); and what
+claims more than 178 million pixels.
 
 ## What is written
 

@@ -29,8 +29,10 @@ def pixels(channels: int = 3, dtype: type[np.generic] = np.uint8) -> Pixels:
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     planes = [x / WIDTH, y / HEIGHT, (x + y) / (WIDTH + HEIGHT), np.clip(x / WIDTH * 1.5 - 0.25, 0, 1)]
     chosen = {1: planes[:1], 2: [planes[0], planes[3]], 3: planes[:3], 4: planes}[channels]
-    array: Pixels = (np.stack(chosen, axis=-1) * np.iinfo(dtype).max).round().astype(dtype)  # type: ignore[type-var]
-    return array
+    values: Pixels = np.stack(chosen, axis=-1)
+    if not np.issubdtype(dtype, np.floating):
+        values = (values * np.iinfo(dtype).max).round()  # type: ignore[type-var]
+    return values.astype(dtype)
 
 
 def image(channels: int = 3) -> Image.Image:
@@ -84,10 +86,17 @@ def tiff(array: Pixels, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def deep_tiff(channels: int, **options: Any) -> bytes:
+def deep_tiff(channels: int, dtype: type[np.generic] = np.uint16, **options: Any) -> bytes:
     arranged = {"photometric": "rgb" if channels > 2 else "minisblack"}
     clear = {"extrasamples": [2]} if channels in (2, 4) else {}
-    return tiff(pixels(channels, np.uint16).squeeze(), **arranged, **clear, **options)
+    return tiff(pixels(channels, dtype).squeeze(), **arranged, **clear, **options)
+
+
+def extra_tiff() -> bytes:
+    """With a channel of no colour in front of transparency, by which the colours are multiplied."""
+    *colours, alpha = np.moveaxis(pixels(4, np.float64), 2, 0)
+    channels = np.stack([*(colour * alpha for colour in colours), 1 - alpha, alpha], axis=-1)
+    return tiff((channels * 65535).round().astype(np.uint16), photometric="rgb", extrasamples=[0, 1])
 
 
 def avif(bits: int) -> bytes:
@@ -144,6 +153,9 @@ def samples() -> dict[str, bytes]:
         "tiff planes": tiff(np.moveaxis(pixels(3, np.uint16), 2, 0), photometric="rgb", planarconfig="separate"),
         "tiff tiles": deep_tiff(3, tile=(16, 16), compression="zlib"),
         "tiff big": deep_tiff(1, bigtiff=True, compression="zlib"),
+        "tiff float": deep_tiff(3, np.float32),
+        "tiff half float": deep_tiff(2, np.float16),
+        "tiff extra channel": extra_tiff(),
         "tiff 32": tiff(pixels(1, np.uint16).squeeze().astype(np.uint32)),
         "gif": saved(image(), "GIF", comment=b"box 4"),
         "gif animated": pages("GIF"),

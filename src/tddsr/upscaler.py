@@ -135,7 +135,8 @@ class Upscaler:
     16-bit and floating-point
     pictures of which all values lie within less than half of their range (12 bits in 16, measurements, a photograph
     that is dark everywhere) are stretched to the full range for the network, and their result is brought back: it
-    stays between their least and their largest value. One bright pixel is enough for a picture to be left as it is.
+    stays between their least and their largest value, so that one value alone stays as it is. One bright pixel is
+    enough for a picture not to be stretched.
     """
 
     def __init__(self, engine: Engine, tile: Tile = "auto") -> None:

@@ -10,7 +10,7 @@ from PIL.ExifTags import Base
 
 from tddsr.errors import ImageError
 from tddsr.pictures.metadata import Metadata, read_metadata
-from tddsr.pictures.picture import Picture, to_8_bit
+from tddsr.pictures.picture import Picture, in_range, to_8_bit
 from tddsr.pictures.profiles import in_srgb
 
 
@@ -33,7 +33,8 @@ def from_pil(image: Image.Image) -> Picture:
     """Take a PIL image of any mode apart. Mode I is 16 bit, or 8 bit where no value is above 255.
 
     Raises:
-        ImageError: it has no pixels, floating-point ones, or 16-bit ones in planes, which PIL decodes wrongly.
+        ImageError: it has no pixels, or 16-bit ones in planes, which PIL decodes wrongly; 32 bits, unless 16 suffice;
+            or floating point that is not in [0,1].
     """
     if 0 in image.size:
         raise ImageError(f"a picture of {image.width}x{image.height} has no pixels")
@@ -44,7 +45,7 @@ def from_pil(image: Image.Image) -> Picture:
     white_is_zero = tags.get(Base.PhotometricInterpretation) == 0
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        raise ImageError("floating-point pictures are not supported: convert it to 8 or 16 bit")
+        return Picture.of(in_range(np.asarray(image)[..., None]), metadata.fitting(grey=True))
     if image.mode.startswith("I"):
         return _from_deep_grey(image, white_is_zero, metadata)
     if image.mode == "La":  # grey that is multiplied with its transparency: PIL knows one way out of it
@@ -60,13 +61,13 @@ def from_pil(image: Image.Image) -> Picture:
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """Put a picture together again: L, LA, I;16, RGB or RGBA.
+    """Put a picture together again: L, LA, I;16, F, RGB or RGBA.
 
     Raises:
-        ImageError: 16-bit colour or transparency, which PIL cannot hold.
+        ImageError: 16-bit or floating-point colour or transparency, which PIL cannot hold.
     """
-    if picture.rgb.dtype == np.uint16 and (not picture.grey or picture.alpha is not None):
-        raise ImageError("16-bit pictures can only be grey and opaque")
+    if picture.rgb.dtype != np.uint8 and (not picture.grey or picture.alpha is not None):
+        raise ImageError("pictures of more than 8 bits can only be grey and opaque")
     image = Image.fromarray(picture.luma if picture.grey else picture.rgb)
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha))
