@@ -161,7 +161,10 @@ HEIC needs an extra: `pip install 'tddsr[heif]'`. Refused in one line are whole 
 and floating point of 64; in a TIFF, grey with transparency in planes, 16 bit in planes and tiles, and colours other
 than grey, RGB, YCbCr, CMYK and Lab, of floating point other than grey and RGB; camera raws and JPEG XL; what is damaged
 or cut off (only the mark of a JPEG's end may be missing; damaged metadata of a PNG are left out, and said); and what
-claims more than 178 million pixels.
+claims more than 178 million pixels, unless `--largest-input` (`largest_input`), in million pixels, allows more.
+
+The whole input is in memory, the result is not: while it is read, 8 bit of colour take 7 to 10 bytes a pixel of the
+input, 16 bit 18, floating point and transparency more.
 
 ## What is written
 

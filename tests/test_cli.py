@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+import tddsr
 from tddsr import __version__, enlarge
 from tddsr.cli import app, main
+from tddsr.errors import ImageError, UsageError
 from tddsr.pictures.folders import find_photos
 from tddsr.tiling import plan
 from tddsr.training.load import recipe_files
@@ -461,7 +463,7 @@ def test_a_folder_inside_that_is_closed_is_said(tmp_path, model, monkeypatch):
 @pytest.mark.parametrize("options", [
     ["--scale", "9"], ["--scale", "x"], ["--seed", "-1"], ["--tile", "big"], ["--tile", "0"], ["--tile", "²"],
     ["--steps", "2"], ["--device", "gpu"], ["--no-such-option"], ["--model", "no-such-model"], ["--sampler", "odd"],
-    ["--width", "0"], ["--max-side", "x"],
+    ["--width", "0"], ["--max-side", "x"], ["--largest-input", "0"], ["--largest-input", "nan"],
 ])  # fmt: skip
 def test_a_wrong_option_is_exit_code_2(tmp_path, model, options):
     source = picture(tmp_path / "a.png")
@@ -493,6 +495,21 @@ def test_exit_codes_reach_the_shell(tmp_path, model, monkeypatch):
         with pytest.raises(SystemExit) as stopped:
             main()
         assert stopped.value.code == code
+
+
+def test_how_large_an_input_may_be_is_passed_on(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    source = picture(tmp_path / "a.png")
+    refused = call("upscale", source, "--model", model)
+    assert refused.exit_code == 1
+    assert "--largest-input" in refused.stderr
+    assert call("upscale", source, "--model", model, "--largest-input", 1).exit_code == 0
+    data = source.read_bytes()
+    with pytest.raises(ImageError, match="largest_input"):
+        tddsr.upscale(data, model=model)
+    assert tddsr.upscale(data, model=model, largest_input=1)
+    with pytest.raises(UsageError, match="largest_input"):
+        tddsr.upscale(data, model=model, largest_input=0)
 
 
 def test_the_seed_and_the_tile_are_passed_on(tmp_path, model, monkeypatch):

@@ -123,6 +123,27 @@ def test_bad_files_are_one_line_that_names_them(tmp_path, content):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["png", "png 3x16", "jpeg", "jpeg cmyk", "tiff lzw", "tiff 4x16", "tiff float", "webp"]
+)
+def test_how_many_pixels_are_too_many_can_be_said(name):
+    content, most = samples()[name], Image.MAX_IMAGE_PIXELS
+    with pytest.raises(ImageError, match=r"0\.001 million.*largest"):
+        read_picture(content, largest=0.001)  # it has 1280
+    assert read_picture(content, largest=0.002).size == (WIDTH, HEIGHT)
+    assert most == Image.MAX_IMAGE_PIXELS
+
+
+def test_more_pixels_than_pillow_allows_are_read_where_they_are_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    for name in ("png", "jpeg", "tiff 4x16"):
+        (tmp_path / name).write_bytes(samples()[name])
+        for source in (tmp_path / name, samples()[name]):
+            with pytest.raises(ImageError, match="million"):
+                read_picture(source)
+            assert read_picture(source, largest=1).size == (WIDTH, HEIGHT)
+
+
 def test_missing_files_and_folders_are_not_pictures(tmp_path):
     for path in (tmp_path / "none.png", tmp_path):
         with pytest.raises(ImageError, match=str(path)):

@@ -194,6 +194,7 @@ class Upscaler:
         sampler: Sampler = "deterministic",
         output: str | Path | None = None,
         strip_metadata: bool = False,
+        largest_input: float | None = None,
         progress: Progress | None = None,
     ) -> T:
         """Enlarge a picture and return the same kind of thing.
@@ -214,6 +215,8 @@ class Upscaler:
             output: for a path, where to write, by default beside it, ``photo_x4.jpg``; for bytes, a file to write
                 to, whose path is returned instead of bytes.
             strip_metadata: keep nothing of the metadata but the colour profile.
+            largest_input: million pixels of a file, or bytes; what claims more is refused, as it may be small and fill
+                the memory. None: 178, which is twice ``PIL.Image.MAX_IMAGE_PIXELS``.
             progress: called with (tiles done, tiles in all).
 
         Raises:
@@ -222,7 +225,10 @@ class Upscaler:
             UsageError: an option out of range, or an array or tensor of another shape or type.
         """
         size = Size(scale, width, height, max_side)
-        job = _Job(self.enlarger, size, self._sampling(seed, steps, sampler), strip_metadata, progress)
+        if largest_input is not None and not largest_input > 0:
+            raise UsageError(f"largest_input is {largest_input}; it must be more than 0 million pixels")
+        sampling = self._sampling(seed, steps, sampler)
+        job = _Job(self.enlarger, size, sampling, strip_metadata, largest_input, progress)
         if isinstance(picture, str | Path):
             target = output_path(Path(picture), size) if output is None else Path(output)
             job.write(Path(picture), target)
@@ -266,18 +272,19 @@ class _Job:
     size: Size
     sampling: Sampling
     strip_metadata: bool
+    largest_input: float | None
     progress: Progress | None
 
     def write(self, source: Path | bytes, target: Path) -> None:
         """From a file, or its content, to a file, in bands of rows."""
         check_writable(target)
-        picture = read_picture(source)
+        picture = read_picture(source, self.largest_input)
         layout = self._layout(picture, target.suffix)
         write_bands(target, self._bands(picture, layout), layout, self.metadata(picture, layout.width))
 
     def encode(self, data: bytes) -> bytes:
         """From the content of a file to that of a file of its kind, or of a PNG file."""
-        picture, kind = read_picture(data), kind_of(data)
+        picture, kind = read_picture(data, self.largest_input), kind_of(data, self.largest_input)
         layout = self._layout(picture, kind)
         return encode_bands(kind, self._bands(picture, layout), layout, self.metadata(picture, layout.width))
 

@@ -43,6 +43,9 @@ def upscale(
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="leave out EXIF and all else but the colour profile")
     ] = False,
+    largest_input: Annotated[
+        float | None, typer.Option(min=0.1, help="million pixels; what claims more is refused; by default 178")
+    ] = None,
     overwrite: OverwriteOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="a line of JSON for each picture, and a summary")] = False,
 ) -> None:
@@ -84,7 +87,7 @@ def upscale(
                 picture = sys.stdin.buffer.read() if source == bulk.STREAM else source.read_bytes()
             large = upscaler(
                 picture, **asdict(size), seed=seed, steps=steps, sampler=sampler, strip_metadata=strip_metadata,
-                output=None if target == bulk.STREAM else target,
+                largest_input=largest_input, output=None if target == bulk.STREAM else target,
                 progress=lambda done, total: progress.update(tiles, completed=done, total=total),
             )  # fmt: skip
             if target == bulk.STREAM:

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -63,6 +64,8 @@ WRITABLE = set(_KINDS)
 _BAND = 256
 """Rows that are put together at a time."""
 
+_SWITCH = threading.RLock()
+
 Source = Path | bytes
 """A file, or all that is in one."""
 
@@ -91,11 +94,25 @@ def _open(source: Source) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator[Image.Image]:
+def _allowed(megapixels: float | None) -> Iterator[None]:
+    """Let Pillow open larger pictures, or only smaller ones, than it does: by its own switch, which threads share."""
+    if megapixels is None:
+        yield
+        return
+    with _SWITCH:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, round(megapixels * 10**6 / 2)
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+@contextlib.contextmanager
+def _opened(source: Source, largest: float | None = None) -> Iterator[Image.Image]:
     """Open a picture file; whatever goes wrong with it inside the block is an ImageError."""
     name = _name(source)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _allowed(largest):
             # Damaged metadata, large pictures: an error, or of no account.
             warnings.filterwarnings("ignore", module=r"PIL\b")
             with _open(source) as image:
@@ -110,8 +127,9 @@ def _opened(source: Source) -> Iterator[Image.Image]:
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture, or of a kind that cannot be read") from None
     except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise ImageError(f"{name}: its header says more than {most} million pixels, which is refused") from None
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6 if largest is None else largest
+        told = f"its header says more than {most:g} million pixels; --largest-input (largest_input) allows more"
+        raise ImageError(f"{name}: {told}") from None
     except MemoryError:
         raise ImageError(f"{name}: too large for this machine's memory") from None
     except Exception as error:  # decoders raise whatever they happened upon in a damaged file
@@ -203,25 +221,30 @@ def header_size(source: Source) -> tuple[int, int]:
         return image.size
 
 
-def kind_of(source: bytes) -> str:
+def kind_of(source: bytes, largest: float | None = None) -> str:
     """The suffix that fits an encoded picture; ``.png`` if its kind cannot be written.
 
     Raises:
-        ImageError: it is not a picture.
+        ImageError: it is not a picture, or has more than ``largest`` million pixels.
     """
-    with _opened(source) as image:
+    with _opened(source, largest) as image:
         name = "JPEG" if image.format == "MPO" else image.format
     return next((suffix for suffix, kind in _KINDS.items() if kind.name == name), ".png")
 
 
-def read_picture(source: Source) -> Picture:
+def read_picture(source: Source, largest: float | None = None) -> Picture:
     """Read a picture file; bytes are all that is in one.
+
+    Args:
+        source: the file, or its content.
+        largest: million pixels; what has more is refused before it is decoded. None: 178, which is twice
+            ``PIL.Image.MAX_IMAGE_PIXELS``.
 
     Raises:
         ImageError: the file is missing, not a picture, damaged, too large, or of an unsupported kind.
     """
     name = _name(source)
-    with _opened(source) as image:
+    with _opened(source, largest) as image:
         if (pages := _pages(image)) > 1:
             warnings.warn(f"{name}: holds {pages} pictures, the first is taken", ImageWarning, stacklevel=2)
         content = without_damage(whole := _content(source))

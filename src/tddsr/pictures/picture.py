@@ -186,8 +186,9 @@ def _fill(sums: Pixels, weights: Pixels) -> Pixels:
 
 
 def same_channels(rgb: Pixels) -> bool:
-    """Whether a colour picture shows greys only."""
-    return bool((rgb[..., :1] == rgb[..., 1:]).all())
+    """Whether a colour picture shows greys only; of most others the first rows tell."""
+    bands = (rgb[top : top + 256] for top in range(0, len(rgb), 256))
+    return all((band[..., :1] == band[..., 1:]).all() for band in bands)
 
 
 def centre(pixels: Pixels, side: int) -> Pixels:

@@ -10,8 +10,11 @@ from PIL.ExifTags import Base
 
 from tddsr.errors import ImageError
 from tddsr.pictures.metadata import Metadata, read_metadata
-from tddsr.pictures.picture import Picture, in_range, to_8_bit
+from tddsr.pictures.picture import Picture, Pixels, in_range, to_8_bit
 from tddsr.pictures.profiles import in_srgb
+
+_BAND = 256
+"""Rows that are converted at a time."""
 
 
 def _from_deep_grey(image: Image.Image, white_is_zero: bool, metadata: Metadata) -> Picture:
@@ -43,7 +46,8 @@ def from_pil(image: Image.Image) -> Picture:
     if tags.get(Base.PlanarConfiguration) == 2 and tags.get(Base.BitsPerSample, (8,))[0] > 8:
         raise ImageError("16-bit colour in planes is not supported: save it as 8 bit, or with pixels side by side")
     white_is_zero = tags.get(Base.PhotometricInterpretation) == 0
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(Base.Orientation, 1) != 1:  # or it would be copied all the same
+        image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         return Picture.of(in_range(np.asarray(image)[..., None]), metadata.fitting(grey=True))
     if image.mode.startswith("I"):
@@ -57,7 +61,16 @@ def from_pil(image: Image.Image) -> Picture:
     if image.has_transparency_data:
         pixels = np.asarray(image.convert("RGBA"))
         return Picture(np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3]), grey, metadata)
-    return Picture(np.asarray(image.convert("RGB")), None, grey, metadata)
+    return Picture(_rgb(image), None, grey, metadata)
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    """(H,W,3), band by band: of the whole at once there would be three copies for a while."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _BAND):
+        box = (0, top, image.width, min(top + _BAND, image.height))
+        pixels[top : top + _BAND] = np.asarray(image.crop(box).convert("RGB"))
+    return pixels
 
 
 def to_pil(picture: Picture) -> Image.Image:
