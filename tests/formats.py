@@ -160,8 +160,9 @@ as such; the others are left out, which is said.
 HEIC needs an extra: `pip install 'tddsr[heif]'`. Refused in one line are whole numbers of 32 bits, unless 16 suffice,
 and floating point of 64; in a TIFF, grey with transparency in planes, 16 bit in planes and tiles, and colours other
 than grey, RGB, YCbCr, CMYK and Lab, of floating point other than grey and RGB; camera raws and JPEG XL; what is damaged
-or cut off (only the mark of a JPEG's end may be missing; damaged metadata of a PNG are left out, and said); and what
-claims more than 178 million pixels, unless `--largest-input` (`largest_input`), in million pixels, allows more.
+or cut off (only the mark of a JPEG's end may be missing; damaged metadata of a PNG and those of a JPEG that are cut off
+are left out, and said); and what claims more than 178 million pixels, unless `--largest-input` (`largest_input`), in
+million pixels, allows more.
 
 The whole input is in memory, the result is not: while it is read, 8 bit of colour take 7 to 10 bytes a pixel of the
 input, 16 bit 18, floating point and transparency more.
@@ -172,8 +173,9 @@ input, 16 bit 18, floating point and transparency more.
 
 {of_metadata()}
 
-Of each kind of metadata JPEG holds 64 KiB: what is longer is left out, which is said. A side of a WebP has at most
-16383 pixels, of a JPEG 65500, which is told before the work.
+Of each kind of metadata JPEG holds 64 KiB: what is longer is left out, which is said. XMP that goes on in further
+segments of a JPEG becomes one packet; in a JPEG its first part is kept. A side of a WebP has at most 16383 pixels, of a
+JPEG 65500, which is told before the work.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import io
 import struct
@@ -64,6 +65,25 @@ def segment() -> bytes:
     """Of a JPEG file, with IPTC."""
     block = b"Photoshop 3.0\0" + b"8BIM\4\4\0\0" + struct.pack(">I", len(IPTC)) + IPTC + bytes(len(IPTC) % 2)
     return b"\xff\xed" + struct.pack(">H", len(block) + 2) + block
+
+
+def packet(names: str, properties: str) -> bytes:
+    """Of XMP."""
+    described = f'<rdf:Description rdf:about="" {properties}/>'
+    rdf = f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{described}</rdf:RDF>'
+    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/" {names}>{rdf}</x:xmpmeta>'.encode()
+
+
+def long_xmp(extension: bytes, part: int = 65_000) -> bytes:
+    """A JPEG whose XMP goes on in further segments, the last of them first."""
+    guid = hashlib.md5(extension).hexdigest().upper()
+    names = 'xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmpNote="http://ns.adobe.com/xmp/note/"'
+    content = saved(image(), "JPEG", xmp=packet(names, f'dc:title="boats" xmpNote:HasExtendedXMP="{guid}"'))
+    for start in range(0, len(extension), part):
+        body = b"http://ns.adobe.com/xmp/extension/\0" + guid.encode() + struct.pack(">II", len(extension), start)
+        body += extension[start : start + part]
+        content = content[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + content[2:]
+    return content
 
 
 def png_with(*chunks: bytes, source: Image.Image | None = None) -> bytes:
@@ -137,6 +157,7 @@ def samples() -> dict[str, bytes]:
         "png interlaced": pyvips.Image.new_from_array(pixels(4)).pngsave_buffer(interlace=True, keep="none"),
         "jpeg": saved(image(), "JPEG", quality=80),
         "jpeg metadata": saved(image(), "JPEG", dpi=(300, 300), comment=b"box 4", xmp=XMP, extra=segment(), **told),
+        "jpeg long xmp": long_xmp(packet('xmlns:a="a:b/"', 'a:c="1"'), 50),
         "jpeg progressive": saved(image(), "JPEG", progressive=True, restart_marker_blocks=4),
         "jpeg grey": saved(image(1), "JPEG"),
         "jpeg cmyk": saved(image().convert("CMYK"), "JPEG"),

@@ -476,7 +476,9 @@ def test_a_wrong_option_is_exit_code_2(tmp_path, model, options):
 
 @pytest.mark.parametrize("arguments", [
     ["upscale", "a.png", "--scale", "9"], ["upscale"], ["upscale", "a.png", "--tile", "big"], ["no-such-command"],
-    ["upscale", "a.png", "--model", "no-such-model"], ["upscale", "a.png", "--odd"], ["eval", "bicubic"],
+    ["upscale", "a.png", "--model", "no-such-model"], ["upscale", "a.png", "--odd"], ["eval", "bicubic"], [""],
+    ["upscale", ""], ["upscale", "a.png", ""], ["upscale", "a.png", "-o", ""], ["upscale", "a.png", "--output="],
+    ["degrade", "", "-o", "pairs"], ["degrade", "a.png", "-o", ""], ["compare", "a.png", "", "-o", "page.html"],
 ])  # fmt: skip
 def test_a_wrong_option_is_one_line(arguments, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["tddsr", *arguments])
@@ -495,6 +497,27 @@ def test_exit_codes_reach_the_shell(tmp_path, model, monkeypatch):
         with pytest.raises(SystemExit) as stopped:
             main()
         assert stopped.value.code == code
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_odd_names_are_files_or_one_line(tmp_path, model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = picture(tmp_path / "two\nlines.png")
+    (tmp_path / "folder.png").mkdir()
+    done = call("upscale", source, "-o", "more\nlines.png", "--model", model)
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 1)
+    assert (tmp_path / "more\nlines.png").is_file()
+    assert call("upscale", source, "-o", "folder.png", "--model", model).exit_code == 0
+    assert (tmp_path / "folder.png" / source.name).is_file()
+    for name in ("no\nsuch.png", " ", "folder.png/none", "/dev/null", "/dev/zero"):
+        failed = call("upscale", name, "--model", model)
+        assert (failed.exit_code, len(failed.stderr.splitlines())) == (1, 1)
+    for path, output in ((str(source), "folder.png"), (".", None), ("folder.png", None), (".", "b.png")):
+        with pytest.raises(ImageError, match="folder"):
+            tddsr.upscale(path, model=model, output=output)
+    for path, output in (("", None), (str(source), "")):
+        with pytest.raises(UsageError, match="empty"):
+            tddsr.upscale(path, model=model, output=output)
 
 
 def test_how_large_an_input_may_be_is_passed_on(tmp_path, model, monkeypatch):

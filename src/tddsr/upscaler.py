@@ -16,7 +16,7 @@ from PIL import Image
 from tddsr.engines.engine import Engine, Sampler
 from tddsr.engines.load import load_engine
 from tddsr.enlarge import Enlarger, Progress, Sampling, Tile
-from tddsr.errors import UsageError
+from tddsr.errors import ImageError, UsageError
 from tddsr.pictures.arrays import from_array
 from tddsr.pictures.files import (
     READABLE,
@@ -112,6 +112,8 @@ def _scaled(side: int, by: float, of: int) -> int:
 
 def output_path(path: Path, size: Size) -> Path:
     """Where the enlargement of ``path`` is written by default: beside it, ``photo_x4.jpg``, ``photo_w1000.jpg``."""
+    if not path.name:
+        raise ImageError(f"{path}: is a folder, not a picture")
     return path.with_name(f"{path.stem}_{size.tag}{output_suffix(path)}")
 
 
@@ -230,6 +232,8 @@ class Upscaler:
         sampling = self._sampling(seed, steps, sampler)
         job = _Job(self.enlarger, size, sampling, strip_metadata, largest_input, progress)
         if isinstance(picture, str | Path):
+            if not str(picture) or output == "":
+                raise UsageError("a path is empty")
             target = output_path(Path(picture), size) if output is None else Path(output)
             job.write(Path(picture), target)
             written: Any = str(target) if isinstance(picture, str) else target

@@ -10,13 +10,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.ExifTags import Base
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures.metadata import read_metadata
 from tddsr.pictures.picture import Picture, Pixels, in_range, to_type
 from tddsr.pictures.vips import pyvips
+
+MARKS = (b"II", b"MM")
+"""What a TIFF begins with."""
 
 _COLOURS = {0, 1, 2, 3, 5, 6, 8}
 """Grey, RGB, palettes, CMYK, YCbCr, Lab: libvips would take others, such as ICCLab and raws, for RGB."""
@@ -42,12 +45,9 @@ def stand_in(content: bytes) -> Image.Image:
     """Size and metadata of a TIFF that PIL cannot open.
 
     Raises:
-        UnidentifiedImageError: it is none.
         Image.DecompressionBombError: its header says that it is far too large.
         pyvips.Error: it is damaged.
     """
-    if not content.startswith((b"II", b"MM")):
-        raise UnidentifiedImageError
     image = _open(content)
     if not _is_usual(image):
         raise ImageError("colour of 32-bit whole numbers is not supported: convert it to 8 or 16 bit")

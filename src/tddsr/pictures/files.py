@@ -21,12 +21,11 @@ from PIL.ExifTags import Base
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.files import whole_or_nothing
-from tddsr.pictures import decoding
+from tddsr.pictures import decoding, jpeg, png
 from tddsr.pictures.encoding import encode
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.picture import Layout, Picture, Pixels, convert
 from tddsr.pictures.pil import from_pil
-from tddsr.pictures.png import without_damage
 from tddsr.pictures.profiles import coded_colours, coded_profile
 from tddsr.pictures.vips import pyvips
 
@@ -78,19 +77,31 @@ def _content(source: Source) -> bytes:
     return source if isinstance(source, bytes) else source.read_bytes()
 
 
+def _without_damage(content: bytes) -> bytes:
+    return jpeg.without_damage(png.without_damage(content))
+
+
 def _open(source: Source) -> Image.Image:
-    if isinstance(source, Path):
-        with contextlib.suppress(UnidentifiedImageError, ValueError):  # the latter of damaged metadata
-            return Image.open(source)
-    content = without_damage(_content(source))
-    with contextlib.suppress(UnidentifiedImageError):
-        return Image.open(io.BytesIO(content))
-    if content[4:8] != b"ftyp" or content[8:12] not in _HEIF_BRANDS:
-        return decoding.stand_in(content)
-    if not _HEIF:
-        raise ImageError("HEIC pictures need one more package: pip install 'tddsr[heif]'")
-    importlib.import_module("pillow_heif").register_heif_opener()
-    return Image.open(io.BytesIO(content))
+    with contextlib.suppress(UnidentifiedImageError, ValueError):  # the latter of damaged metadata
+        return Image.open(source if isinstance(source, Path) else io.BytesIO(source))
+    head = _head(source)
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
+        if not _HEIF:
+            raise ImageError("HEIC pictures need one more package: pip install 'tddsr[heif]'")
+        importlib.import_module("pillow_heif").register_heif_opener()
+        return Image.open(source if isinstance(source, Path) else io.BytesIO(source))
+    if head.startswith(decoding.MARKS):
+        return decoding.stand_in(_content(source))
+    if head.startswith((png.MARK, jpeg.MARK)):
+        return Image.open(io.BytesIO(_without_damage(_content(source))))
+    raise UnidentifiedImageError  # before all of it is read: it may be a film, or have no end
+
+
+def _head(source: Source) -> bytes:
+    if isinstance(source, bytes):
+        return source[:16]
+    with source.open("rb") as file:
+        return file.read(16)
 
 
 @contextlib.contextmanager
@@ -247,7 +258,7 @@ def read_picture(source: Source, largest: float | None = None) -> Picture:
     with _opened(source, largest) as image:
         if (pages := _pages(image)) > 1:
             warnings.warn(f"{name}: holds {pages} pictures, the first is taken", ImageWarning, stacklevel=2)
-        content = without_damage(whole := _content(source))
+        content = _without_damage(whole := _content(source))
         if len(content) < len(whole):
             warnings.warn(f"{name}: what is damaged of its metadata is left out", ImageWarning, stacklevel=2)
         picture = decoding.read(content, image) or from_pil(_load(name, content, image))
@@ -261,6 +272,8 @@ def read_picture(source: Source, largest: float | None = None) -> Picture:
 def check_writable(path: Path, size: tuple[int, int] | None = None, alpha: bool = False) -> None:
     """Raise ImageError if a picture of ``size`` (width, height) cannot be written to ``path``, before it is made."""
     _check_kind(str(path), path.suffix, size, alpha)
+    if path.is_dir():
+        raise ImageError(f"{path}: is a folder, and cannot be written as a picture")
     existing = next(parent for parent in path.absolute().parents if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ImageError(f"{path}: cannot be written (no permission to write to {existing}, or not a folder)")
