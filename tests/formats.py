@@ -146,9 +146,9 @@ Made by `python -m tests.formats`, which reads and writes files of every kind; a
 
 A file is told by its content; its suffix counts where a folder is searched. Orientation is applied. CMYK and Lab become
 sRGB, CMYK by its profile. gAMA, cHRM and cICP of PNG and the codes of AVIF and HEIC become a profile; for high dynamic
-range it shows what is brighter than the white of paper as that white. PNG, TIFF and AVIF are read with all their bits,
-HEIC with 8. Of several pictures the first is taken, of a TIFF that begins with a preview the largest other one.
-Thumbnails, sizes, layers and private tags are not true of a larger picture, and left out.
+range it shows what is brighter than the white of paper as that white. All are read with all their bits. Of several
+pictures the first is taken, of a TIFF that begins with a preview the largest other one. Thumbnails, sizes, layers and
+private tags are not true of a larger picture, and left out.
 
 {of_files()}
 

@@ -16,7 +16,7 @@ from tddsr.pictures.files import header_size, read_picture, write_picture
 from tddsr.pictures.picture import Picture
 from tddsr.pictures.pil import from_pil
 from tddsr.pictures.profiles import gamma_profile
-from tests.samples import chunk, deep_tiff, pixels, tiff
+from tests.samples import chunk, deep_tiff, heif, pixels, tiff
 from tests.test_cases import press_profile
 
 GRADIENTS = np.arange(24 * 20 * 4, dtype=np.uint16).reshape(24, 20, 4) * 31 + 77
@@ -258,6 +258,16 @@ def test_deep_avif_keeps_its_depth_and_its_white(bits):
     assert picture.rgb.dtype == np.uint16
     assert np.abs(picture.rgb - steps).max() < 65535 / 2**bits
     assert picture.rgb.max() == 65535
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_deep_heic_keeps_its_depth_and_its_white(bits, channels):
+    pytest.importorskip("pillow_heif")
+    picture = read_picture(heif(bits, channels))
+    assert picture.rgb.dtype == np.uint16
+    assert np.abs(picture.pixels - pixels(channels, np.uint16).astype(float)).max() <= 65535 / (2**bits - 1)
+    assert picture.alpha is None or picture.alpha.max() == 65535
 
 
 @pytest.mark.parametrize("content", [png(GRADIENTS, 6), tiff(GRADIENTS, photometric="rgb", extrasamples=[2])])

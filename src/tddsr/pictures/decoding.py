@@ -1,8 +1,9 @@
-"""Files that libvips decodes: TIFF, and what has more than 8 bits a channel, which PIL would reduce or cannot read."""
+"""What Pillow would reduce or cannot read: TIFF, and more than 8 bits a channel; by libvips, HEIC by pillow_heif."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 import warnings
 from collections.abc import Mapping
@@ -64,9 +65,11 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
     """The picture; None if it is one for PIL, which has ``opened`` it.
 
     Raises:
-        pyvips.Error: it is damaged.
+        Exception: it is damaged.
         ImageError: libvips would read it wrongly.
     """
+    if opened.format == "HEIF":
+        return _deep_heif(content, opened) if opened.info.get("bit_depth", 8) > 8 else None
     tags = _tags(opened)
     colours = tags.get(Base.PhotometricInterpretation, 1)
     wrong = colours == _YCBCR and tags.get(Base.Compression) != _JPEG
@@ -122,10 +125,21 @@ def _decoded(image: pyvips.Image, opened: Image.Image) -> Picture:
     if in_planes and image.bands > 1 and (grey or half):
         raise ImageError("such planes are read wrongly by libvips: save it with pixels side by side")
     pixels = image.numpy().reshape(image.height, image.width, -1)
-    unused = 16 - (image.get("bits-per-sample") if image.get_typeof("bits-per-sample") else 16)
-    if opened.format == "AVIF" and unused:  # the lowest bits are zero here
-        pixels = to_type((pixels >> unused) * (65535 / (65535 >> unused)), pixels.dtype)
+    if opened.format == "AVIF" and image.get_typeof("bits-per-sample"):
+        pixels = _widened(pixels, image.get("bits-per-sample"))
     return Picture.of(_without_others(pixels, colours, tags), metadata.fitting(grey))
+
+
+def _deep_heif(content: bytes, opened: Image.Image) -> Picture:
+    file = importlib.import_module("pillow_heif").open_heif(content, convert_hdr_to_8bit=False)
+    pixels = np.asarray(file[opened.tell()]).reshape(opened.height, opened.width, -1)
+    return Picture.of(_widened(pixels, opened.info["bit_depth"]), read_metadata(opened).fitting(pixels.shape[2] < 3))
+
+
+def _widened(pixels: Pixels, bits: int) -> Pixels:
+    """So many bits, the highest of 16, as 16: white as white."""
+    unused = 16 - bits
+    return to_type((pixels >> unused) * (65535 / (65535 >> unused)), pixels.dtype)
 
 
 def _without_others(pixels: Pixels, colours: int, tags: Mapping[int, Any]) -> Pixels:
