@@ -119,6 +119,28 @@ def extra_tiff() -> bytes:
     return tiff((channels * 65535).round().astype(np.uint16), photometric="rgb", extrasamples=[0, 1])
 
 
+def dng(light: Pixels, orientation: int = 1, neutral: tuple[float, float, float] = (0.5, 1, 0.6)) -> bytes:
+    """Of light (H,W,3) in [0,1] and the primaries of sRGB, by a camera to which white has the colour ``neutral``."""
+    black, white = 512, 16383
+    seen, mosaic = light * neutral, np.empty(light.shape[:2])
+    for top, left, colour in ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2)):
+        mosaic[top::2, left::2] = seen[top::2, left::2, colour]
+    to_xyz = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]])
+    matrix = np.linalg.inv(to_xyz) * np.array(neutral)[:, None]
+
+    def fractions(values: Any) -> list[int]:
+        return [number for value in np.ravel(values) for number in (round(value * 10_000), 10_000)]
+
+    tags = [
+        (50706, "B", 4, (1, 4, 0, 0)), (50707, "B", 4, (1, 1, 0, 0)), (50708, "s", 0, "a camera"),
+        (271, "s", 0, "maker"), (272, "s", 0, "model"), (274, "H", 1, orientation),
+        (33421, "H", 2, (2, 2)), (33422, "B", 4, (0, 1, 1, 2)), (50714, "H", 1, black), (50717, "H", 1, white),
+        (50721, "2i", 9, fractions(matrix)), (50778, "H", 1, 21), (50728, "2I", 3, fractions(neutral)),
+    ]  # fmt: skip
+    values = (black + mosaic * (white - black)).round().astype(np.uint16)
+    return tiff(values, photometric=32803, extratags=[(*tag, True) for tag in tags])
+
+
 def avif(bits: int) -> bytes:
     """By libvips."""
     deep = pyvips.Image.new_from_array(pixels(3, np.uint16)).copy(interpretation="rgb16")

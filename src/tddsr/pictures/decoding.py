@@ -15,6 +15,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from tddsr.errors import ImageError, ImageWarning
+from tddsr.pictures import raw
 from tddsr.pictures.metadata import read_metadata
 from tddsr.pictures.picture import Picture, Pixels, in_range, to_type
 from tddsr.pictures.vips import pyvips
@@ -49,14 +50,17 @@ def stand_in(content: bytes) -> Image.Image:
         Image.DecompressionBombError: its header says that it is far too large.
         pyvips.Error: it is damaged.
     """
+    tags = Image.Exif()
+    tags.load(content)
+    if raw.is_raw_tags(tags):
+        return raw.opened(content)
     image = _open(content)
     if not _is_usual(image):
         raise ImageError("colour of 32-bit whole numbers is not supported: convert it to 8 or 16 bit")
     if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
         raise Image.DecompressionBombError
     told = Image.new("1", (image.width, image.height))
-    tags = told.getexif()
-    tags.load(content)
+    told.getexif().load(content)
     told.info["icc_profile"] = tags.get(Base.InterColorProfile)
     return told
 
@@ -68,6 +72,8 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
         Exception: it is damaged.
         ImageError: libvips would read it wrongly.
     """
+    if opened.format == "RAW":
+        return raw.developed(content, opened)
     if opened.format == "HEIF":
         return _deep_heif(content, opened) if opened.info.get("bit_depth", 8) > 8 else None
     tags = _tags(opened)

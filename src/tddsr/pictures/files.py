@@ -21,7 +21,7 @@ from PIL.ExifTags import Base
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.files import whole_or_nothing
-from tddsr.pictures import decoding, jpeg, png
+from tddsr.pictures import decoding, jpeg, png, raw
 from tddsr.pictures.encoding import encode
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.picture import Layout, Picture, Pixels, convert
@@ -30,11 +30,13 @@ from tddsr.pictures.profiles import coded_colours, coded_profile
 from tddsr.pictures.vips import pyvips
 
 _HEIF = importlib.util.find_spec("pillow_heif") is not None
+_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL ")
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 
 READABLE = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".tga"}
 READABLE |= {".avif"} if features.check("avif") else set()
 READABLE |= {".heic", ".heif"} if _HEIF else set()
+READABLE |= raw.SUFFIXES if raw.INSTALLED else set()
 """Suffixes of the files that a folder is searched for."""
 
 # What Pillow logs of damaged files is nothing for a terminal.
@@ -81,19 +83,31 @@ def _without_damage(content: bytes) -> bytes:
     return jpeg.without_damage(png.without_damage(content))
 
 
-def _open(source: Source) -> Image.Image:
+def _by_pillow(file: Path | io.BytesIO) -> Image.Image | None:
     with contextlib.suppress(UnidentifiedImageError, ValueError):  # the latter of damaged metadata
-        return Image.open(source if isinstance(source, Path) else io.BytesIO(source))
+        return Image.open(file)
+    return None
+
+
+def _open(source: Source) -> Image.Image:
     head = _head(source)
+    file = source if isinstance(source, Path) else io.BytesIO(source)
+    image = None if raw.is_raw_head(head) else _by_pillow(file)
+    if image is not None and (image.format != "TIFF" or _is_picture(image)):
+        return image
+    if image is not None or raw.is_raw_head(head):
+        return raw.opened(_content(source))
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
         if not _HEIF:
             raise ImageError("HEIC pictures need one more package: pip install 'tddsr[heif]'")
         importlib.import_module("pillow_heif").register_heif_opener()
-        return Image.open(source if isinstance(source, Path) else io.BytesIO(source))
+        return Image.open(file)
     if head.startswith(decoding.MARKS):
         return decoding.stand_in(_content(source))
     if head.startswith((png.MARK, jpeg.MARK)):
         return Image.open(io.BytesIO(_without_damage(_content(source))))
+    if head.startswith(_JPEG_XL):
+        raise ImageError("JPEG XL is not read: convert it to PNG or TIFF")
     raise UnidentifiedImageError  # before all of it is read: it may be a film, or have no end
 
 
@@ -127,7 +141,6 @@ def _opened(source: Source, largest: float | None = None) -> Iterator[Image.Imag
             # Damaged metadata, large pictures: an error, or of no account.
             warnings.filterwarnings("ignore", module=r"PIL\b")
             with _open(source) as image:
-                _choose_page(image)
                 yield image
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
@@ -143,22 +156,25 @@ def _opened(source: Source, largest: float | None = None) -> Iterator[Image.Imag
         raise ImageError(f"{name}: {told}") from None
     except MemoryError:
         raise ImageError(f"{name}: too large for this machine's memory") from None
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
     except Exception as error:  # decoders raise whatever they happened upon in a damaged file
         reason = shorten(str(error), 200, placeholder=" ..") or type(error).__name__
         raise ImageError(f"{name}: damaged or unsupported ({reason})") from error
 
 
-def _choose_page(image: Image.Image) -> None:
-    """Of a TIFF file that begins with a preview, go to the largest page that is none."""
-    if image.format != "TIFF" or not _is_preview(image):
-        return
+def _is_picture(image: Image.Image) -> bool:
+    """Whether a TIFF has a picture that is no preview, to which it goes: the largest; of raws it may not be a page."""
+    if raw.is_raw_tags(getattr(image, "tag_v2", {})):
+        return False
+    if not _is_preview(image):
+        return True
     areas = {}
     for page in range(getattr(image, "n_frames", 1)):
         if not _is_preview_at(image, page):
             areas[page] = image.width * image.height
     image.seek(max(areas, key=areas.__getitem__, default=0))
-    if not areas and Base.SubIFDs in getattr(image, "tag_v2", {}):
-        raise ImageError("only its preview can be read, as of raw files: convert it first")
+    return bool(areas) or Base.SubIFDs not in getattr(image, "tag_v2", {})
 
 
 def _is_preview(image: Image.Image) -> bool:
