@@ -6,7 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast, get_args
 
@@ -28,6 +28,7 @@ from tddsr.pictures.files import (
     stored_dtype,
     write_bands,
 )
+from tddsr.pictures.frames import Frames, encode_frames, find_frames, write_frames
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.picture import (
     SOFT_EDGE,
@@ -43,6 +44,7 @@ from tddsr.pictures.picture import (
 )
 from tddsr.pictures.pil import from_pil, to_pil
 from tddsr.pictures.rows import Floats, resized
+from tddsr.pictures.sequences import Made
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -270,19 +272,25 @@ class _Job:
     def write(self, source: Path | bytes, target: Path) -> None:
         """From a file, or its content, to a file, in bands of rows."""
         check_writable(target)
+        if frames := find_frames(source, target.suffix):
+            write_frames(target, *self._several(frames, target.suffix), frames.timing)
+            return
         picture = read_picture(source)
-        layout = self._layout(picture, target.suffix)
+        layout = self._layout(picture.layout, target.suffix)
         write_bands(target, self._bands(picture, layout), layout, self.metadata(picture, layout.width))
 
     def encode(self, data: bytes) -> bytes:
         """From the content of a file to that of a file of its kind, or of a PNG file."""
-        picture, kind = read_picture(data), kind_of(data)
-        layout = self._layout(picture, kind)
+        kind = kind_of(data)
+        if frames := find_frames(data, kind):
+            return encode_frames(kind, *self._several(frames, kind), frames.timing)
+        picture = read_picture(data)
+        layout = self._layout(picture.layout, kind)
         return encode_bands(kind, self._bands(picture, layout), layout, self.metadata(picture, layout.width))
 
     def enlarge(self, picture: Picture) -> Pixels:
         """In memory: (height, width, channels)."""
-        layout = self._layout(picture)
+        layout = self._layout(picture.layout)
         pixels = np.empty((layout.height, layout.width, layout.channels), layout.dtype)
         row = 0
         for band in self._bands(picture, layout):
@@ -290,10 +298,21 @@ class _Job:
             row += len(band)
         return pixels
 
-    def _layout(self, picture: Picture, suffix: str | None = None) -> Layout:
-        width, height = self.size.of(*picture.size)
-        dtype = picture.rgb.dtype
-        return Layout(width, height, picture.channels, dtype if suffix is None else stored_dtype(suffix, dtype))
+    def _several(self, frames: Frames, suffix: str) -> tuple[list[Layout], Made]:
+        """What becomes of the pictures of a file, and they themselves, each made when it is asked for."""
+        layouts = [self._layout(layout, suffix) for layout in frames.layouts]
+
+        def made() -> Made:
+            for done, (picture, layout) in enumerate(zip(frames, layouts, strict=True)):
+                one = replace(self, progress=_part_of(self.progress, done, len(frames)))
+                yield one._bands(picture, layout), self.metadata(picture, layout.width)
+
+        return layouts, made()
+
+    def _layout(self, small: Layout, suffix: str | None = None) -> Layout:
+        """Of the large picture, in memory or in a file with ``suffix``."""
+        dtype = small.dtype if suffix is None else stored_dtype(suffix, small.dtype)
+        return Layout(*self.size.of(*small.size), small.channels, dtype)
 
     def metadata(self, picture: Picture, width: int) -> Metadata:
         told = picture.metadata.enlarged(width / picture.size[0])
@@ -346,6 +365,14 @@ class _Job:
         for network, soft, share in zip(resized(by_network, large, large), plain, hard, strict=True):
             whole = soft.round()
             yield np.where(abs(soft - whole) < _ROUNDING, whole, soft + share * (network - soft))
+
+
+def _part_of(progress: Progress | None, done: int, parts: int) -> Progress | None:
+    """For one of several pictures, of which ``done`` are: what it calls, so that all of them are told."""
+    if progress is None:
+        return None
+    tell = progress
+    return lambda count, total: tell(done * total + count, parts * total)
 
 
 def _shared(progress: Progress | None, parts: int) -> Callable[[int], Progress | None]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
@@ -28,6 +28,8 @@ from tddsr.pictures.pil import from_pil
 from tddsr.pictures.png import without_damage
 from tddsr.pictures.profiles import coded_colours, coded_profile
 from tddsr.pictures.vips import pyvips
+
+T = TypeVar("T")
 
 _HEIF = importlib.util.find_spec("pillow_heif") is not None
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
@@ -60,6 +62,12 @@ _KINDS = {
 WRITABLE = set(_KINDS)
 """Suffixes of the files that are written."""
 
+ANIMATIONS = {"GIF", "WEBP", "PNG", "AVIF"}
+"""Kinds of file whose several pictures are frames."""
+
+_ANIMATED = {".gif", ".avif"}
+"""Their suffixes, of those that are not written."""
+
 _BAND = 256
 """Rows that are put together at a time."""
 
@@ -67,7 +75,8 @@ Source = Path | bytes
 """A file, or all that is in one."""
 
 
-def _name(source: Source) -> str:
+def name_of(source: Source) -> str:
+    """What messages call it."""
     return "the given file" if isinstance(source, bytes) else str(source)
 
 
@@ -75,7 +84,8 @@ def _content(source: Source) -> bytes:
     return source if isinstance(source, bytes) else source.read_bytes()
 
 
-def _open(source: Source) -> Image.Image:
+def open_picture(source: Source) -> Image.Image:
+    """As Pillow opens it, with all errors that there are."""
     if isinstance(source, Path):
         with contextlib.suppress(UnidentifiedImageError, ValueError):  # the latter of damaged metadata
             return Image.open(source)
@@ -91,16 +101,21 @@ def _open(source: Source) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator[Image.Image]:
+def opened(source: Source) -> Iterator[Image.Image]:
     """Open a picture file; whatever goes wrong with it inside the block is an ImageError."""
-    name = _name(source)
+    with reading(name_of(source)), open_picture(source) as image:
+        _choose_page(image)
+        yield image
+
+
+@contextlib.contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Whatever goes wrong inside the block with a file, or a part of it, is an ImageError."""
     try:
         with warnings.catch_warnings():
             # Damaged metadata, large pictures: an error, or of no account.
             warnings.filterwarnings("ignore", module=r"PIL\b")
-            with _open(source) as image:
-                _choose_page(image)
-                yield image
+            yield
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except IsADirectoryError:
@@ -121,7 +136,7 @@ def _opened(source: Source) -> Iterator[Image.Image]:
 
 def _choose_page(image: Image.Image) -> None:
     """Of a TIFF file that begins with a preview, go to the largest page that is none."""
-    if image.format != "TIFF" or not _is_preview(image):
+    if image.format != "TIFF" or not is_preview(image):
         return
     areas = {}
     for page in range(getattr(image, "n_frames", 1)):
@@ -132,16 +147,17 @@ def _choose_page(image: Image.Image) -> None:
         raise ImageError("only its preview can be read, as of raw files: convert it first")
 
 
-def _is_preview(image: Image.Image) -> bool:
-    return bool(getattr(image, "tag_v2", {}).get(Base.NewSubfileType, 0) & 1)
+def is_preview(image: Image.Image) -> bool:
+    """Whether it is at a preview, or a mask."""
+    return bool(getattr(image, "tag_v2", {}).get(Base.NewSubfileType, 0) & 5)
 
 
 def _is_preview_at(image: Image.Image, page: int) -> bool:
     image.seek(page)
-    return _is_preview(image)
+    return is_preview(image)
 
 
-def _pages(image: Image.Image) -> int:
+def count_pages(image: Image.Image) -> int:
     """How many pictures a file holds, apart from previews."""
     if image.format == "MPO" or (image.format == "TIFF" and image.tell() > 0):
         return 1
@@ -185,12 +201,22 @@ def _is_lossless_webp(content: bytes) -> bool:
 
 
 def output_suffix(path: Path) -> str:
-    """Of what is made of a file: its own; ``.png`` for one that is not written, or cannot hold its transparency."""
+    """Of what is made of a file: its own; ``.png`` for one that is not written, or cannot hold its transparency.
+
+    An animation of a kind that is not written becomes ``.webp``.
+    """
     kind = _KINDS.get(path.suffix.lower())
-    if kind is not None and not kind.alpha:
-        with contextlib.suppress(ImageError), _opened(path) as image:
-            return ".png" if image.has_transparency_data else path.suffix
-    return ".png" if kind is None else path.suffix
+    if kind is None and path.suffix.lower() not in _ANIMATED:
+        return ".png"
+    if kind is None or not kind.alpha:
+        with contextlib.suppress(ImageError), opened(path) as image:
+            return path.suffix if kind and not image.has_transparency_data else _other_suffix(image)
+    return path.suffix if kind else ".png"
+
+
+def _other_suffix(image: Image.Image) -> str:
+    """Of what is made of a file whose own kind will not do."""
+    return ".webp" if image.format in ANIMATIONS and getattr(image, "is_animated", False) else ".png"
 
 
 def header_size(source: Source) -> tuple[int, int]:
@@ -199,19 +225,19 @@ def header_size(source: Source) -> tuple[int, int]:
     Raises:
         ImageError: the file is missing or not a picture.
     """
-    with _opened(source) as image:
+    with opened(source) as image:
         return image.size
 
 
 def kind_of(source: bytes) -> str:
-    """The suffix that fits an encoded picture; ``.png`` if its kind cannot be written.
+    """The suffix that fits an encoded picture; of a kind that cannot be written, as ``output_suffix``.
 
     Raises:
         ImageError: it is not a picture.
     """
-    with _opened(source) as image:
+    with opened(source) as image:
         name = "JPEG" if image.format == "MPO" else image.format
-    return next((suffix for suffix, kind in _KINDS.items() if kind.name == name), ".png")
+        return next((suffix for suffix, kind in _KINDS.items() if kind.name == name), _other_suffix(image))
 
 
 def read_picture(source: Source) -> Picture:
@@ -220,30 +246,40 @@ def read_picture(source: Source) -> Picture:
     Raises:
         ImageError: the file is missing, not a picture, damaged, too large, or of an unsupported kind.
     """
-    name = _name(source)
-    with _opened(source) as image:
-        if (pages := _pages(image)) > 1:
+    name = name_of(source)
+    with opened(source) as image:
+        if (pages := count_pages(image)) > 1:
             warnings.warn(f"{name}: holds {pages} pictures, the first is taken", ImageWarning, stacklevel=2)
-        content = without_damage(whole := _content(source))
-        if len(content) < len(whole):
-            warnings.warn(f"{name}: what is damaged of its metadata is left out", ImageWarning, stacklevel=2)
-        picture = decoding.read(content, image) or from_pil(_load(name, content, image))
-        if image.format == "WEBP" and _is_lossless_webp(content):
-            picture.metadata = replace(picture.metadata, lossless=True)
-        if (codes := coded_colours(content)) and (image.format == "PNG" or not picture.metadata.icc):
-            picture.metadata = replace(picture.metadata, icc=coded_profile(*codes, picture.grey))
-        return picture
+        return read_current(name, content_of(source), image)
+
+
+def content_of(source: Source) -> bytes:
+    """All that is in a file, without what is damaged of the metadata of a PNG, which is said."""
+    content = without_damage(whole := _content(source))
+    if len(content) < len(whole):
+        warnings.warn(f"{name_of(source)}: what is damaged of its metadata is left out", ImageWarning, stacklevel=3)
+    return content
+
+
+def read_current(name: str, content: bytes, image: Image.Image) -> Picture:
+    """The picture that an opened file is at; ``content`` is all that is in the file."""
+    picture = decoding.read(content, image) or from_pil(_load(name, content, image))
+    if image.format == "WEBP" and _is_lossless_webp(content):
+        picture.metadata = replace(picture.metadata, lossless=True)
+    if (codes := coded_colours(content)) and (image.format == "PNG" or not picture.metadata.icc):
+        picture.metadata = replace(picture.metadata, icc=coded_profile(*codes, picture.grey))
+    return picture
 
 
 def check_writable(path: Path, size: tuple[int, int] | None = None, alpha: bool = False) -> None:
     """Raise ImageError if a picture of ``size`` (width, height) cannot be written to ``path``, before it is made."""
-    _check_kind(str(path), path.suffix, size, alpha)
+    check_kind(str(path), path.suffix, size, alpha)
     existing = next(parent for parent in path.absolute().parents if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ImageError(f"{path}: cannot be written (no permission to write to {existing}, or not a folder)")
 
 
-def _check_kind(name: str, suffix: str, size: tuple[int, int] | None, alpha: bool) -> str:
+def check_kind(name: str, suffix: str, size: tuple[int, int] | None = None, alpha: bool = False) -> str:
     """What PIL calls a file with this suffix, which can hold such a picture."""
     if suffix.lower() not in _KINDS:
         raise ImageError(f"{name}: cannot write '{suffix}' files; use one of {', '.join(sorted(WRITABLE))}")
@@ -265,22 +301,28 @@ class _BandsError(Exception):
     """What makes the bands has raised its cause: no fault of the file."""
 
 
-def _marked(bands: Iterable[Pixels], layout: Layout) -> Iterator[Pixels]:
+def marked(made: Iterable[T]) -> Iterator[T]:
+    """What is made while a file is written: its own faults are told from those of the file."""
     try:
-        rows = 0
-        for band in bands:
-            if band.shape[1:] != (layout.width, layout.channels) or band.dtype != layout.dtype:
-                raise ValueError(f"a band is {band.shape} {band.dtype}, which does not fit {layout}")
-            rows += len(band)
-            yield band
-        if rows != layout.height:
-            raise ValueError(f"the bands have {rows} rows, which does not fit {layout}")
+        yield from made
     except Exception as error:
         raise _BandsError from error
 
 
+def checked(bands: Iterable[Pixels], layout: Layout) -> Iterator[Pixels]:
+    """The bands, if they are of such a picture."""
+    rows = 0
+    for band in bands:
+        if band.shape[1:] != (layout.width, layout.channels) or band.dtype != layout.dtype:
+            raise ValueError(f"a band is {band.shape} {band.dtype}, which does not fit {layout}")
+        rows += len(band)
+        yield band
+    if rows != layout.height:
+        raise ValueError(f"the bands have {rows} rows, which does not fit {layout}")
+
+
 @contextlib.contextmanager
-def _writing(name: str) -> Iterator[None]:
+def writing(name: str) -> Iterator[None]:
     """Whatever goes wrong with a file inside the block is an ImageError; what the bands raise comes out as it is."""
     try:
         yield
@@ -290,6 +332,15 @@ def _writing(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: cannot be written ({error.strerror or error})") from error
     except (pyvips.Error, ValueError) as error:
         raise ImageError(f"{name}: cannot be written ({' '.join(str(error).split())})") from error
+
+
+@contextlib.contextmanager
+def creating(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which is there whole or not at all; errors as of ``writing``."""
+    with writing(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_or_nothing(path) as temporary, temporary.open("w+b") as file:
+            yield file
 
 
 def write_bands(path: Path, bands: Iterable[Pixels], layout: Layout, metadata: Metadata) -> None:
@@ -306,18 +357,16 @@ def write_bands(path: Path, bands: Iterable[Pixels], layout: Layout, metadata: M
         Exception: whatever ``bands`` raises.
     """
     check_writable(path, layout.size, layout.alpha)
-    with _writing(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_or_nothing(path) as temporary, temporary.open("w+b") as file:
-            encode(file, _KINDS[path.suffix.lower()].name, _marked(bands, layout), layout, metadata)
+    with creating(path) as file:
+        encode(file, _KINDS[path.suffix.lower()].name, marked(checked(bands, layout)), layout, metadata)
 
 
 def encode_bands(kind: str, bands: Iterable[Pixels], layout: Layout, metadata: Metadata) -> bytes:
     """What ``write_bands`` would write into a file with the suffix ``kind``."""
     file = io.BytesIO()
-    name = _check_kind("the result", kind, layout.size, layout.alpha)
-    with _writing("the result"):
-        encode(file, name, _marked(bands, layout), layout, metadata)
+    name = check_kind("the result", kind, layout.size, layout.alpha)
+    with writing("the result"):
+        encode(file, name, marked(checked(bands, layout)), layout, metadata)
     return file.getvalue()
 
 
@@ -328,7 +377,7 @@ def write_picture(path: Path, picture: Picture) -> None:
         ImageError: the kind of file is unknown or cannot hold the picture, or the folder cannot be written to.
     """
     check_writable(path)
-    layout = Layout(*picture.size, picture.channels, stored_dtype(path.suffix, picture.rgb.dtype))
+    layout = replace(picture.layout, dtype=stored_dtype(path.suffix, picture.rgb.dtype))
     write_bands(path, _bands(picture, layout.dtype), layout, picture.metadata)
 
 
