@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"Q": 95, "subsample_mode": "off"},
-    "PNG": {},
+    "PNG": {"filter": "all"},
     "TIFF": {"compression": "lzw", "predictor": "horizontal"},
 }
 """Of libvips, for the kinds of file that it writes row by row."""

@@ -234,7 +234,7 @@ def _encode(file: BinaryIO, kind: str, layouts: Sequence[Layout], made: Made, ti
     )
     if timing is None or kind == "TIFF":
         if timing is not None:
-            warnings.warn("how long its frames are shown left out: TIFF cannot hold it", ImageWarning, stacklevel=2)
+            warnings.warn("its timing is left out: TIFF cannot hold it", ImageWarning, stacklevel=2)
         encode_pages(file, layouts, pictures)
     else:
         encode_animation(file, kind, layouts[0], pictures, timing)
