@@ -177,7 +177,7 @@ def _limited(source: Source, numbers: Sequence[int], animated: bool) -> Iterator
 def _check_area(source: Source, area: int) -> None:
     most = 2 * (Image.MAX_IMAGE_PIXELS or np.inf)
     if area > most:
-        told = f"its pictures have more than {most / 10**6:.0f} million pixels together, which is refused"
+        told = f"its pictures have more than {int(most / 10**6)} million pixels together, which is refused"
         raise ImageError(f"{name_of(source)}: {told}; write a .jpg of the first")
 
 
@@ -189,9 +189,15 @@ def _read(source: Source, numbers: Sequence[int], animated: bool) -> Iterator[tu
         for place, number in enumerate(numbers, 1):
             name = f"{name_of(source)}, picture {place} of {len(numbers)}"
             with reading(name):
-                image.seek(number)
-                image.load() if animated else None  # or its duration may not be known
-                picture = from_pil(image) if animated else read_current(name, content, image)
+                if animated:
+                    image.seek(number)
+                    image.load()  # or Pillow may not know its duration
+                    picture = from_pil(image)
+                else:
+                    if number != image.tell():
+                        image.info.clear()  # Pillow would leave it the profile of another page
+                    image.seek(number)
+                    picture = read_current(name, content, image)
             yield picture, image.info.get("duration", 0)
 
 
