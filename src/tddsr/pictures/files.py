@@ -164,7 +164,7 @@ def count_pages(image: Image.Image) -> int:
     here = image.tell()
     try:
         pages = int(getattr(image, "n_frames", 1))
-        return pages - sum(_is_preview_at(image, page) for page in range(pages) if image.format == "TIFF")
+        return pages - (sum(_is_preview_at(image, page) for page in range(pages)) if image.format == "TIFF" else 0)
     except Exception:  # the others are damaged, or of a kind that PIL does not know
         return 1
     finally:
