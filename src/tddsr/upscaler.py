@@ -201,9 +201,9 @@ class Upscaler:
 
         Args:
             picture: a path (the result is written, and its path returned); an encoded file as bytes (so is the result,
-                of the same kind, or PNG); a PIL image; an array (H,W), (H,W,1), (H,W,3) or (H,W,4), uint8, uint16 or
-                floating point in [0,1]; a tensor (C,H,W) or (B,C,H,W) with 1, 3 or 4 channels, uint8 or floating
-                point in [0,1]. The fourth channel is transparency.
+                of the same kind, or PNG, or WebP of an animation); of both, every frame or page. A PIL image; an array
+                (H,W), (H,W,1), (H,W,3) or (H,W,4), uint8, uint16 or floating point in [0,1]; a tensor (C,H,W) or
+                (B,C,H,W) with 1, 3 or 4 channels, uint8 or floating point in [0,1]. The fourth channel is transparency.
             scale: 1 to 8; other than 4 by one final resize.
             width: of the result, in pixels, instead of ``scale``; the height follows. At most 8 times the picture's;
                 a picture that is larger is enlarged all the same, and then reduced to it.
@@ -215,7 +215,7 @@ class Upscaler:
             output: for a path, where to write, by default beside it, ``photo_x4.jpg``; for bytes, a file to write
                 to, whose path is returned instead of bytes.
             strip_metadata: keep nothing of the metadata but the colour profile.
-            progress: called with (tiles done, tiles in all).
+            progress: called with (tiles done, tiles in all); of several pictures as if all had the tiles of this one.
 
         Raises:
             ImageError: the file cannot be read or written.

@@ -93,6 +93,8 @@ def find_frames(source: Source, suffix: str) -> Frames | None:
         ImageError: as ``read_picture``, of any of them; or they are too large together.
     """
     kind, metadata = check_kind("the result", suffix), Metadata()
+    if kind not in _HOLD[True]:
+        return None
     with opened(source) as image:
         several = getattr(image, "is_animated", False) and image.tell() == 0  # else it begins with a preview
         animated = image.format in ANIMATIONS
