@@ -242,8 +242,9 @@ def test_what_a_folder_passes_over_is_said(tmp_path, model):
 
 def test_what_was_left_out_is_said_in_the_same_line(tmp_path, model):
     picture(tmp_path / "a.png")
-    Image.open(tmp_path / "a.png").save(tmp_path / "b.tif", save_all=True, append_images=[Image.new("RGB", (24, 20))])
-    result = call("upscale", tmp_path / "a.png", tmp_path / "b.tif", "--model", model)
+    more = {"save_all": True, "append_images": [Image.new("RGB", (24, 20))]}
+    Image.open(tmp_path / "a.png").save(tmp_path / "b.jpg", "TIFF", **more)
+    result = call("upscale", tmp_path / "a.png", tmp_path / "b.jpg", "--model", model)
     assert result.exit_code == 0
     plain, noted = result.stdout.splitlines()
     assert plain.endswith("a_x4.png")
