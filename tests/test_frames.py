@@ -209,6 +209,52 @@ def test_deep_frames_become_8_bit():
 # -- odd animations ----------------------------------------------------------------------------------------------------
 
 
+PALETTE = np.array([[200, 0, 0, 255], [0, 200, 0, 255], [0, 0, 200, 255], [0, 0, 0, 0]], np.uint8)
+SIDE = 12
+
+
+def parts_of_a_gif(chance: np.random.Generator) -> list[tuple[int, int, np.ndarray, int]]:
+    """Left, top, values (3 is clear) and disposal of each frame."""
+    parts = []
+    for _ in range(5):
+        width, height = chance.integers(2, SIDE, 2)
+        left, top = chance.integers(0, SIDE - width + 1), chance.integers(0, SIDE - height + 1)
+        parts.append((left, top, chance.integers(0, 4, (height, width)), int(chance.integers(0, 4))))
+    return parts
+
+
+def gif_of(parts: list[tuple[int, int, np.ndarray, int]]) -> bytes:
+    """Not packed: each two values begin a new table."""
+    content = b"GIF89a" + struct.pack("<2H3B", SIDE, SIDE, 0xF1, 0, 0) + PALETTE[:, :3].tobytes()
+    for left, top, values, disposal in parts:
+        codes = "".join(f"{value:03b}"[::-1] for pair in values.ravel().tolist() for value in (4, pair)) + "101"
+        data = np.packbits([int(bit) for bit in codes], bitorder="little").tobytes()
+        blocks = (data[at : at + 255] for at in range(0, len(data), 255))
+        content += b"!\xf9\4" + struct.pack("<BHBB", disposal << 2 | 1, 5, 3, 0)
+        content += b"," + struct.pack("<4HBB", left, top, values.shape[1], values.shape[0], 0, 2)
+        content += b"".join(bytes([len(block)]) + block for block in blocks) + b"\0"
+    return content + b";"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_parts_of_a_gif_are_put_together_as_browsers_do(seed):
+    parts = parts_of_a_gif(np.random.default_rng(seed))
+    frames = found(gif_of(parts))
+    shown_at = dict(zip(frames.numbers, frames, strict=True))
+    canvas, picture = np.zeros((SIDE, SIDE, 4), np.uint8), None
+    for number, (left, top, values, disposal) in enumerate(parts):
+        before, place = canvas.copy(), np.s_[top : top + values.shape[0], left : left + values.shape[1]]
+        canvas[place] = np.where(values[..., None] < 3, PALETTE[values], canvas[place])
+        picture = shown_at.get(number, picture)
+        assert picture is not None
+        assert np.array_equal(picture.alpha, canvas[..., 3])
+        assert np.array_equal(picture.rgb[picture.alpha > 0], canvas[canvas[..., 3] > 0, :3])
+        if disposal == 2:
+            canvas[place] = 0
+        elif disposal == 3:
+            canvas = before
+
+
 def test_frames_without_duration_and_a_clear_first_one(upscaler):
     clear = np.zeros((12, 16, 4), np.uint8)
     frames, durations, _ = shown(upscaler(animation("GIF", [clear, *scenes(2, 4)], duration=0)))

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures.files import (
@@ -192,8 +193,7 @@ def _read(source: Source, numbers: Sequence[int], animated: bool) -> Iterator[tu
             name = f"{name_of(source)}, picture {place} of {len(numbers)}"
             with reading(name):
                 if animated:
-                    image.seek(number)
-                    image.load()  # or Pillow may not know its duration
+                    _go_to(image, number)
                     picture = from_pil(image)
                 else:
                     if number != image.tell():
@@ -201,6 +201,15 @@ def _read(source: Source, numbers: Sequence[int], animated: bool) -> Iterator[tu
                     image.seek(number)
                     picture = read_current(name, content, image)
             yield picture, image.info.get("duration", 0)
+
+
+def _go_to(image: Image.Image, number: int) -> None:
+    """A frame behind the one that an animation is at, or that one itself; its duration is known then."""
+    while image.tell() < number:
+        if isinstance(image, GifImageFile):
+            image.disposal_method = 0  # Pillow would dispose of a frame that tells nothing as of the one before
+        image.seek(image.tell() + 1)
+    image.load()
 
 
 # -- written -----------------------------------------------------------------------------------------------------------
