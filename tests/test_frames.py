@@ -247,6 +247,7 @@ def test_parts_of_a_gif_are_put_together_as_browsers_do(seed):
         canvas[place] = np.where(values[..., None] < 3, PALETTE[values], canvas[place])
         picture = shown_at.get(number, picture)
         assert picture is not None
+        assert picture.alpha is not None
         assert np.array_equal(picture.alpha, canvas[..., 3])
         assert np.array_equal(picture.rgb[picture.alpha > 0], canvas[canvas[..., 3] > 0, :3])
         if disposal == 2:
