@@ -160,9 +160,9 @@ def heif(bits: int, channels: int = 3) -> bytes:
     return file.getvalue()
 
 
-def pages(kind: str) -> bytes:
+def pages(kind: str, **options: Any) -> bytes:
     turned = image().transpose(Image.Transpose.ROTATE_180)
-    return saved(image(), kind, save_all=True, append_images=[turned])
+    return saved(image(), kind, save_all=True, append_images=[turned], **options)
 
 
 def text() -> PngInfo:
@@ -187,7 +187,7 @@ def samples() -> dict[str, bytes]:
         "png metadata": saved(image(), "PNG", dpi=(300, 300), pnginfo=text(), **told),
         "png palette": saved(clear, "PNG", transparency=3),
         "png bits": saved(image(1).convert("1"), "PNG"),
-        "png animated": pages("PNG"),
+        "png animated": pages("PNG", duration=[70, 200], loop=3),
         "png interlaced": pyvips.Image.new_from_array(pixels(4)).pngsave_buffer(interlace=True, keep="none"),
         "jpeg": saved(image(), "JPEG", quality=80),
         "jpeg metadata": saved(image(), "JPEG", dpi=(300, 300), comment=b"box 4", xmp=XMP, extra=segment(), **told),
@@ -197,7 +197,7 @@ def samples() -> dict[str, bytes]:
         "jpeg cmyk": saved(image().convert("CMYK"), "JPEG"),
         "webp": saved(image(), "WEBP", xmp=XMP, **told),
         "webp lossless": saved(image(4), "WEBP", lossless=True),
-        "webp animated": pages("WEBP"),
+        "webp animated": pages("WEBP", duration=[70, 200], loop=3),
         "tiff metadata": saved(image(), "TIFF", dpi=(300, 300), compression="raw", tiffinfo=tags, icc_profile=PROFILE),
         "tiff jpeg": saved(image(), "TIFF", compression="jpeg"),
         "tiff lzw": saved(image(4), "TIFF", compression="tiff_lzw"),
@@ -213,13 +213,13 @@ def samples() -> dict[str, bytes]:
         "tiff extra channel": extra_tiff(),
         "tiff 32": tiff(pixels(1, np.uint16).squeeze().astype(np.uint32)),
         "gif": saved(image(), "GIF", comment=b"box 4"),
-        "gif animated": pages("GIF"),
+        "gif animated": pages("GIF", duration=[70, 200], loop=2),
         "bmp": saved(image(), "BMP"),
         "bmp palette": saved(clear, "BMP"),
         "tga": saved(image(4), "TGA", rle=True),
         "avif": saved(image(4), "AVIF", xmp=XMP, **told),
         "avif 10": avif(10),
-        "avif animated": pages("AVIF"),
+        "avif animated": pages("AVIF", duration=[70, 200]),
     }
     files |= {f"png {channels}x16": deep_png(channels) for channels in (1, 2, 3, 4)}
     files |= {f"tiff {channels}x16": deep_tiff(channels) for channels in (1, 2, 3, 4)}

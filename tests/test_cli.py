@@ -244,8 +244,9 @@ def test_what_a_folder_passes_over_is_said(tmp_path, model):
 
 def test_what_was_left_out_is_said_in_the_same_line(tmp_path, model):
     picture(tmp_path / "a.png")
-    Image.open(tmp_path / "a.png").save(tmp_path / "b.tif", save_all=True, append_images=[Image.new("RGB", (24, 20))])
-    result = call("upscale", tmp_path / "a.png", tmp_path / "b.tif", "--model", model)
+    more = {"save_all": True, "append_images": [Image.new("RGB", (24, 20))]}
+    Image.open(tmp_path / "a.png").save(tmp_path / "b.jpg", "TIFF", **more)
+    result = call("upscale", tmp_path / "a.png", tmp_path / "b.jpg", "--model", model)
     assert result.exit_code == 0
     plain, noted = result.stdout.splitlines()
     assert plain.endswith("a_x4.png")
@@ -526,12 +527,14 @@ def test_how_large_an_input_may_be_is_passed_on(tmp_path, model, monkeypatch):
     refused = call("upscale", source, "--model", model)
     assert refused.exit_code == 1
     assert "--largest-input" in refused.stderr
-    assert call("upscale", source, "--model", model, "--largest-input", 1).exit_code == 0
+    assert call("upscale", source, "--model", model, "--largest-input", 1).exit_code == 0  # the result is larger still
+    small = picture(tmp_path / "small.png", 8, 8)
+    assert call("upscale", small, "--model", model).exit_code == 0
     data = source.read_bytes()
     with pytest.raises(ImageError, match="largest_input"):
         tddsr.upscale(data, model=model)
     assert tddsr.upscale(data, model=model, largest_input=1)
-    with pytest.raises(UsageError, match="largest_input"):
+    with pytest.raises(UsageError, match="more than 0"):
         tddsr.upscale(data, model=model, largest_input=0)
 
 

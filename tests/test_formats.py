@@ -49,7 +49,7 @@ def test_damaged_files_are_pictures_or_one_line():
 
 
 def test_heic_names_the_extra_that_reads_it(monkeypatch):
-    monkeypatch.setattr("tddsr.pictures.files._HEIF", False)
+    monkeypatch.setattr("tddsr.pictures.opening.HEIF", False)
     with pytest.raises(ImageError, match=r"tddsr\[heif\]"):
         read_picture(b"\0\0\0\x1cftypheic" + bytes(100))
 

@@ -14,6 +14,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures.files import WRITABLE, header_size, read_picture, write_picture
 from tddsr.pictures.folders import find_files
+from tddsr.pictures.opening import allowed
 from tddsr.pictures.picture import Picture, to_8_bit
 from tddsr.pictures.pil import from_pil, to_pil
 from tests.conftest import photo
@@ -128,9 +129,10 @@ def test_bad_files_are_one_line_that_names_them(tmp_path, content):
 )
 def test_how_many_pixels_are_too_many_can_be_said(name):
     content, most = samples()[name], Image.MAX_IMAGE_PIXELS
-    with pytest.raises(ImageError, match=r"0\.001 million.*largest"):
-        read_picture(content, largest=0.001)  # it has 1280
-    assert read_picture(content, largest=0.002).size == (WIDTH, HEIGHT)
+    with allowed(0.001), pytest.raises(ImageError, match=r"0\.001 million.*largest"):
+        read_picture(content)  # it has 1280
+    with allowed(0.002):
+        assert read_picture(content).size == (WIDTH, HEIGHT)
     assert most == Image.MAX_IMAGE_PIXELS
 
 
@@ -141,7 +143,8 @@ def test_more_pixels_than_pillow_allows_are_read_where_they_are_allowed(tmp_path
         for source in (tmp_path / name, samples()[name]):
             with pytest.raises(ImageError, match="million"):
                 read_picture(source)
-            assert read_picture(source, largest=1).size == (WIDTH, HEIGHT)
+            with allowed(1):
+                assert read_picture(source).size == (WIDTH, HEIGHT)
 
 
 def test_missing_files_and_folders_are_not_pictures(tmp_path):

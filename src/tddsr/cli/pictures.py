@@ -55,6 +55,7 @@ def upscale(
 
     from tddsr import bulk
     from tddsr.engines.engine import describe
+    from tddsr.pictures.frames import count_pictures
     from tddsr.upscaler import Size, Upscaler, made_from, output_path
 
     sizes = {"--scale": scale, "--width": width, "--height": height, "--max-side": max_side}
@@ -80,7 +81,7 @@ def upscale(
         everything = progress.add_task("pictures", total=len(jobs), visible=len(jobs) > 1)
         tiles = progress.add_task("tiles", total=None, visible=False)
 
-        def enlarge(source: Path, target: Path) -> None:
+        def enlarge(source: Path, target: Path) -> int:
             progress.reset(tiles, description=printable(source.name), visible=True)
             picture: Any = source
             if bulk.STREAM in (source, target):
@@ -93,6 +94,7 @@ def upscale(
             if target == bulk.STREAM:
                 sys.stdout.buffer.write(large)
                 sys.stdout.buffer.flush()
+            return count_pictures(large if target == bulk.STREAM else target)
 
         def echo(message: str, *, err: bool) -> None:
             if live and (err or sys.stdout.isatty()):  # above the bars

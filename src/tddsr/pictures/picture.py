@@ -67,6 +67,11 @@ class Picture:
         return (1 if self.grey else 3) + (self.alpha is not None)
 
     @property
+    def layout(self) -> Layout:
+        """Of ``pixels``."""
+        return Layout(*self.size, self.channels, self.rgb.dtype)
+
+    @property
     def rgb_8_bit(self) -> Pixels:
         """``rgb`` as uint8."""
         return to_8_bit(self.rgb)
@@ -95,6 +100,11 @@ class Layout:
     def alpha(self) -> bool:
         """Whether there is transparency."""
         return self.channels in (2, 4)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all pixels, unpacked."""
+        return self.width * self.height * self.channels * self.dtype.itemsize
 
 
 def largest(dtype: np.dtype[Any]) -> float:

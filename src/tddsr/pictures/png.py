@@ -18,6 +18,15 @@ def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(name)))
 
 
+def parts_of(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(name, content) of the parts of a PNG file that is whole."""
+    start = len(MARK)
+    while start < len(content):
+        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
+        yield content[start + 4 : start + 8], content[start + 8 : end]
+        start = end + 4
+
+
 def without_damage(content: bytes) -> bytes:
     """A PNG file without parts that can be missing and whose checksum or length is wrong; others as they are."""
     if not content.startswith(MARK):
