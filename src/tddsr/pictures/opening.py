@@ -79,6 +79,8 @@ def open_picture(source: Source) -> Image.Image:
     image = None if raw.is_raw_head(head) else _by_pillow(file)
     if image is not None and (image.format != "TIFF" or _is_picture(image)):
         return image
+    if image is not None:
+        image.close()
     if image is not None or raw.is_raw_head(head):
         return raw.opened(_content(source))
     if head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS:
