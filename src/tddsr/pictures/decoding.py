@@ -56,7 +56,7 @@ def stand_in(content: bytes) -> Image.Image:
         return raw.opened(content)
     image = _open(content)
     if not _is_usual(image):
-        raise ImageError("colour of 32-bit whole numbers is not supported: convert it to 8 or 16 bit")
+        raise ImageError("whole numbers of 32 bits are not supported: convert it to 8 or 16 bit")
     if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
         raise Image.DecompressionBombError
     told = Image.new("1", (image.width, image.height))
