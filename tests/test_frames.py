@@ -309,6 +309,7 @@ def with_count(content: bytes, count: int) -> bytes:
         ("a.tif", pages(scenes()[0], np.ones((4, 5, 3), np.float32), photometric="rgb"), "damaged|floating"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::tddsr.errors.ImageWarning")
 def test_a_broken_later_frame_is_one_line_before_the_work(upscaler, tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
     ran: list[int] = []
