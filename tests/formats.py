@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from tddsr.errors import ImageError, ImageWarning
-from tddsr.pictures.files import read_picture, write_picture
+from tddsr.pictures.files import kind_of, read_picture, write_picture
+from tddsr.pictures.frames import encode_frames, find_frames
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.picture import Picture
 from tddsr.pictures.profiles import gamma_profile
@@ -125,7 +126,7 @@ def read_as(content: bytes) -> list[str]:
     lines = [str(warning.message).removeprefix("the given file: ") for warning in said]
     return [
         "grey" if found.grey else "RGB",
-        f"{8 * found.rgb.itemsize} bit",
+        f"{8 * found.rgb.itemsize} bit" if found.rgb.dtype != np.float32 else "float",
         "" if found.alpha is None else "yes",
         ", ".join(name for name, value in told.items() if value),
         "; ".join(lines),
@@ -137,6 +138,33 @@ def of_files() -> str:
     return table(["file", "colours", "depth", "transparency", "metadata", "said"], rows)
 
 
+def several_kept(content: bytes, suffix: str) -> str:
+    """What becomes of the pictures of a file in another one, in which they are as they were."""
+    source = find_frames(content, suffix)
+    if source is None:
+        return "the first, said"
+    made = (([picture.pixels], picture.metadata) for picture in source)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", ImageWarning)
+        back = find_frames(encode_frames(suffix, source.layouts, made, source.timing), suffix)
+    assert back is not None
+    assert [layout.size for layout in back.layouts] == [layout.size for layout in source.layouts]
+    if back.timing is None:
+        return "pages" + (", timing left out, said" if said else "")
+    assert back.timing == source.timing
+    return "frames"
+
+
+def of_several() -> str:
+    names = [name for name in sorted(samples.samples()) if name.split()[-1] in ("animated", "pages")]
+    contents = {name: samples.samples()[name] for name in names}
+    rows = [
+        [name, kind_of(content), *(several_kept(content, suffix) for suffix in OUTPUTS.values())]
+        for name, content in contents.items()
+    ]
+    return table(["file", "by default", *OUTPUTS], rows)
+
+
 def page() -> str:
     return f"""# Files: what is kept, converted, left out
 
@@ -146,16 +174,44 @@ Made by `python -m tests.formats`, which reads and writes files of every kind; a
 
 A file is told by its content; its suffix counts where a folder is searched. Orientation is applied. CMYK and Lab become
 sRGB, CMYK by its profile. gAMA, cHRM and cICP of PNG and the codes of AVIF and HEIC become a profile; for high dynamic
-range it shows what is brighter than the white of paper as that white. PNG, TIFF and AVIF are read with all their bits,
-HEIC with 8. Of several pictures the first is taken, of a TIFF that begins with a preview the largest other one.
-Thumbnails, sizes, layers and private tags are not true of a larger picture, and left out.
+range it shows what is brighter than the white of paper as that white. All are read with all their bits. Of a TIFF that
+begins with a preview the largest other picture is taken. Thumbnails, sizes, layers and private tags are not true of a
+larger picture, and left out.
 
 {of_files()}
 
-HEIC needs an extra: `pip install 'tddsr[heif]'`. Refused in one line are floating point; 32 bits, unless 16 suffice;
-grey with transparency in planes, 16 bit in planes and tiles, and colours other than grey, RGB, YCbCr, CMYK and Lab
-(TIFF); camera raws and JPEG XL; what is damaged or cut off (only the mark of a JPEG's end may be missing; damaged
-metadata of a PNG are left out, and said); and what claims more than 178 million pixels.
+Floating point (TIFF) is from 0, black, to 1, white, as it stands, with the file's profile if there is one; 16 bit are
+written. Values outside are clipped, which is said. Where more than a tenth of them are outside, such as those of 0 to
+255, or one is no number, it is refused. Of extra channels (TIFF) the first that says that it is transparency is taken
+as such; the others are left out, which is said.
+
+HEIC needs an extra, `pip install 'tddsr[heif]'`; camera raws another, `tddsr[raw]`: they are developed by LibRaw to
+16-bit sRGB, with the camera's white balance and LibRaw's brightness (one pixel in a hundred is white), and EXIF where
+the file is a TIFF inside. Refused in one line are whole numbers of 32 bits, unless 16 suffice, and floating point of
+64; in a TIFF, grey with transparency in planes, 16 bit in planes and tiles, and colours other than grey, RGB, YCbCr,
+CMYK and Lab, of floating point other than grey and RGB; JPEG XL; what is damaged or cut off (only the mark of a JPEG's
+end may be missing; damaged metadata of a PNG and those of a JPEG that are cut off are left out, and said); and what
+claims more than 178 million pixels, unless `--largest-input` (`largest_input`), in million pixels, allows more.
+
+The whole input is in memory, the result is not: while it is read, 8 bit of colour take 7 to 10 bytes a pixel of the
+input, 16 bit 18, floating point and transparency more.
+
+## Several pictures
+
+Where the output can hold them, all of them are enlarged, elsewhere the first (the `said` above):
+
+{of_several()}
+
+Frames of an animation are as they are shown, whole and of 8 bit; all have the same noise, so what does not move is
+still. Their durations and how often they are played stay (of AVIF Pillow does not tell how often: for ever); a frame
+that shows the same as the one before is added to its duration. A GIF becomes a WebP, in a seventh of the bytes of a PNG
+(of moving photos); GIF itself has 256 colours, and is not written.
+Pages keep each their size, depth, colours, resolution and other metadata; previews and masks are no pages. Where one
+picture is broken, the file is refused before the work. All of them together have at most 178 million pixels, or what
+`--largest-input` says, and a small one counts as 128x128.
+
+In memory is one picture at a time, of a TIFF a few rows of its result, of an animation two frames of it, and what
+there is so far of a WebP.
 
 ## What is written
 
@@ -163,8 +219,9 @@ metadata of a PNG are left out, and said); and what claims more than 178 million
 
 {of_metadata()}
 
-Of each kind of metadata JPEG holds 64 KiB: what is longer is left out, which is said. A side of a WebP has at most
-16383 pixels, of a JPEG 65500, which is told before the work.
+Of each kind of metadata JPEG holds 64 KiB: what is longer is left out, which is said. XMP that goes on in further
+segments of a JPEG becomes one packet; in a JPEG its first part is kept. A side of a WebP has at most 16383 pixels, of a
+JPEG 65500, which is told before the work.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import io
 import struct
@@ -29,8 +30,10 @@ def pixels(channels: int = 3, dtype: type[np.generic] = np.uint8) -> Pixels:
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     planes = [x / WIDTH, y / HEIGHT, (x + y) / (WIDTH + HEIGHT), np.clip(x / WIDTH * 1.5 - 0.25, 0, 1)]
     chosen = {1: planes[:1], 2: [planes[0], planes[3]], 3: planes[:3], 4: planes}[channels]
-    array: Pixels = (np.stack(chosen, axis=-1) * np.iinfo(dtype).max).round().astype(dtype)  # type: ignore[type-var]
-    return array
+    values: Pixels = np.stack(chosen, axis=-1)
+    if not np.issubdtype(dtype, np.floating):
+        values = (values * np.iinfo(dtype).max).round()  # type: ignore[type-var]
+    return values.astype(dtype)
 
 
 def image(channels: int = 3) -> Image.Image:
@@ -64,6 +67,25 @@ def segment() -> bytes:
     return b"\xff\xed" + struct.pack(">H", len(block) + 2) + block
 
 
+def packet(names: str, properties: str) -> bytes:
+    """Of XMP."""
+    described = f'<rdf:Description rdf:about="" {properties}/>'
+    rdf = f'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{described}</rdf:RDF>'
+    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/" {names}>{rdf}</x:xmpmeta>'.encode()
+
+
+def long_xmp(extension: bytes, part: int = 65_000) -> bytes:
+    """A JPEG whose XMP goes on in further segments, the last of them first."""
+    guid = hashlib.md5(extension).hexdigest().upper()
+    names = 'xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmpNote="http://ns.adobe.com/xmp/note/"'
+    content = saved(image(), "JPEG", xmp=packet(names, f'dc:title="boats" xmpNote:HasExtendedXMP="{guid}"'))
+    for start in range(0, len(extension), part):
+        body = b"http://ns.adobe.com/xmp/extension/\0" + guid.encode() + struct.pack(">II", len(extension), start)
+        body += extension[start : start + part]
+        content = content[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + content[2:]
+    return content
+
+
 def png_with(*chunks: bytes, source: Image.Image | None = None) -> bytes:
     """A PNG with chunks behind its header."""
     content = saved(source or image(), "PNG")
@@ -84,10 +106,39 @@ def tiff(array: Pixels, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def deep_tiff(channels: int, **options: Any) -> bytes:
+def deep_tiff(channels: int, dtype: type[np.generic] = np.uint16, **options: Any) -> bytes:
     arranged = {"photometric": "rgb" if channels > 2 else "minisblack"}
     clear = {"extrasamples": [2]} if channels in (2, 4) else {}
-    return tiff(pixels(channels, np.uint16).squeeze(), **arranged, **clear, **options)
+    return tiff(pixels(channels, dtype).squeeze(), **arranged, **clear, **options)
+
+
+def extra_tiff() -> bytes:
+    """With a channel of no colour in front of transparency, by which the colours are multiplied."""
+    *colours, alpha = np.moveaxis(pixels(4, np.float64), 2, 0)
+    channels = np.stack([*(colour * alpha for colour in colours), 1 - alpha, alpha], axis=-1)
+    return tiff((channels * 65535).round().astype(np.uint16), photometric="rgb", extrasamples=[0, 1])
+
+
+def dng(light: Pixels, orientation: int = 1, neutral: tuple[float, float, float] = (0.5, 1, 0.6)) -> bytes:
+    """Of light (H,W,3) in [0,1] and the primaries of sRGB, by a camera to which white has the colour ``neutral``."""
+    black, white = 512, 16383
+    seen, mosaic = light * neutral, np.empty(light.shape[:2])
+    for top, left, colour in ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2)):
+        mosaic[top::2, left::2] = seen[top::2, left::2, colour]
+    to_xyz = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]])
+    matrix = np.linalg.inv(to_xyz) * np.array(neutral)[:, None]
+
+    def fractions(values: Any) -> list[int]:
+        return [number for value in np.ravel(values) for number in (round(value * 10_000), 10_000)]
+
+    tags = [
+        (50706, "B", 4, (1, 4, 0, 0)), (50707, "B", 4, (1, 1, 0, 0)), (50708, "s", 0, "a camera"),
+        (271, "s", 0, "maker"), (272, "s", 0, "model"), (274, "H", 1, orientation),
+        (33421, "H", 2, (2, 2)), (33422, "B", 4, (0, 1, 1, 2)), (50714, "H", 1, black), (50717, "H", 1, white),
+        (50721, "2i", 9, fractions(matrix)), (50778, "H", 1, 21), (50728, "2I", 3, fractions(neutral)),
+    ]  # fmt: skip
+    values = (black + mosaic * (white - black)).round().astype(np.uint16)
+    return tiff(values, photometric=32803, extratags=[(*tag, True) for tag in tags])
 
 
 def avif(bits: int) -> bytes:
@@ -97,9 +148,21 @@ def avif(bits: int) -> bytes:
     return content
 
 
-def pages(kind: str) -> bytes:
+def heif(bits: int, channels: int = 3) -> bytes:
+    """By pillow_heif, of 10 or 12 bits, without loss."""
+    package = importlib.import_module("pillow_heif")
+    package.options.SAVE_HDR_TO_12_BIT = bits == 12
+    array, file = pixels(channels, np.uint16), io.BytesIO()
+    mode = {1: "I;16", 3: "RGB;16", 4: "RGBA;16"}[channels]
+    made = package.from_bytes(mode=mode, size=(WIDTH, HEIGHT), data=array.tobytes())
+    made.save(file, quality=-1, chroma=444, matrix_coefficients=0)
+    package.options.SAVE_HDR_TO_12_BIT = False
+    return file.getvalue()
+
+
+def pages(kind: str, **options: Any) -> bytes:
     turned = image().transpose(Image.Transpose.ROTATE_180)
-    return saved(image(), kind, save_all=True, append_images=[turned])
+    return saved(image(), kind, save_all=True, append_images=[turned], **options)
 
 
 def text() -> PngInfo:
@@ -124,16 +187,17 @@ def samples() -> dict[str, bytes]:
         "png metadata": saved(image(), "PNG", dpi=(300, 300), pnginfo=text(), **told),
         "png palette": saved(clear, "PNG", transparency=3),
         "png bits": saved(image(1).convert("1"), "PNG"),
-        "png animated": pages("PNG"),
+        "png animated": pages("PNG", duration=[70, 200], loop=3),
         "png interlaced": pyvips.Image.new_from_array(pixels(4)).pngsave_buffer(interlace=True, keep="none"),
         "jpeg": saved(image(), "JPEG", quality=80),
         "jpeg metadata": saved(image(), "JPEG", dpi=(300, 300), comment=b"box 4", xmp=XMP, extra=segment(), **told),
+        "jpeg long xmp": long_xmp(packet('xmlns:a="a:b/"', 'a:c="1"'), 50),
         "jpeg progressive": saved(image(), "JPEG", progressive=True, restart_marker_blocks=4),
         "jpeg grey": saved(image(1), "JPEG"),
         "jpeg cmyk": saved(image().convert("CMYK"), "JPEG"),
         "webp": saved(image(), "WEBP", xmp=XMP, **told),
         "webp lossless": saved(image(4), "WEBP", lossless=True),
-        "webp animated": pages("WEBP"),
+        "webp animated": pages("WEBP", duration=[70, 200], loop=3),
         "tiff metadata": saved(image(), "TIFF", dpi=(300, 300), compression="raw", tiffinfo=tags, icc_profile=PROFILE),
         "tiff jpeg": saved(image(), "TIFF", compression="jpeg"),
         "tiff lzw": saved(image(4), "TIFF", compression="tiff_lzw"),
@@ -144,19 +208,24 @@ def samples() -> dict[str, bytes]:
         "tiff planes": tiff(np.moveaxis(pixels(3, np.uint16), 2, 0), photometric="rgb", planarconfig="separate"),
         "tiff tiles": deep_tiff(3, tile=(16, 16), compression="zlib"),
         "tiff big": deep_tiff(1, bigtiff=True, compression="zlib"),
+        "tiff float": deep_tiff(3, np.float32),
+        "tiff half float": deep_tiff(2, np.float16),
+        "tiff extra channel": extra_tiff(),
         "tiff 32": tiff(pixels(1, np.uint16).squeeze().astype(np.uint32)),
         "gif": saved(image(), "GIF", comment=b"box 4"),
-        "gif animated": pages("GIF"),
+        "gif animated": pages("GIF", duration=[70, 200], loop=2),
         "bmp": saved(image(), "BMP"),
         "bmp palette": saved(clear, "BMP"),
         "tga": saved(image(4), "TGA", rle=True),
         "avif": saved(image(4), "AVIF", xmp=XMP, **told),
         "avif 10": avif(10),
-        "avif animated": pages("AVIF"),
+        "avif animated": pages("AVIF", duration=[70, 200]),
     }
     files |= {f"png {channels}x16": deep_png(channels) for channels in (1, 2, 3, 4)}
     files |= {f"tiff {channels}x16": deep_tiff(channels) for channels in (1, 2, 3, 4)}
     if importlib.util.find_spec("pillow_heif"):
         importlib.import_module("pillow_heif").register_heif_opener()
         files["heif"] = saved(image(), "HEIF", xmp=XMP, **told)
+        files["heif 10"] = heif(10)
+        files["heif 12"] = heif(12, channels=4)
     return files

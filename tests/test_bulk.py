@@ -1,10 +1,12 @@
 import contextlib
+import warnings
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from tddsr import bulk
+from tddsr.errors import ImageWarning
 from tddsr.files import leftovers, whole_or_nothing
 from tests.conftest import photo
 
@@ -73,3 +75,14 @@ def test_what_a_killed_process_left_goes_unless_somebody_is_at_it(tmp_path, cach
     with bulk.claimed(out / "001.png"):
         assert [result.status for result in bulk.run(jobs, save)] == ["skipped", "skipped"]
     assert set(out.glob(".*")) == {left[1], *theirs}
+
+
+def test_what_is_said_of_several_pictures_of_a_file_is_said_once(tmp_path, cache):
+    def enlarge(source: Path, target: Path) -> int:
+        for _ in range(3):
+            warnings.warn("reduced", ImageWarning, stacklevel=1)
+        return 3
+
+    (result,) = bulk.run(jobs_of(pictures(tmp_path / "in", 1)), enlarge)
+    assert result.frames == 3
+    assert result.message.endswith("(3 pictures; reduced)")

@@ -10,6 +10,7 @@ import sys
 import warnings
 import zlib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -30,10 +31,11 @@ from tddsr.pictures.profiles import SRGB as SRGB_XY
 from tddsr.pictures.profiles import coded_profile, gamma_profile
 from tddsr.upscaler import Size, Upscaler, made_from, output_path
 from tests.conftest import photo
-from tests.samples import chunk
+from tests.samples import chunk, long_xmp, packet, samples
 from tests.samples import exif as exif_of_a_camera
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+LONG = "x" * 150_000
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6" dc:title="boats"/>'
 
 
@@ -132,6 +134,41 @@ def test_metadata_that_a_kind_cannot_hold_are_said(tmp_path, suffix, lost):
     assert [name for name, value in names.items() if not value] == lost.split(", ")
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_long_xmp_of_a_jpeg_becomes_one_packet(tmp_path, suffix):
+    more = packet('xmlns:crs="camera/"', f'crs:Look="{LONG}" tiff:Orientation="6"')
+    write_picture(tmp_path / f"b{suffix}", read_picture(long_xmp(more)))
+    told = read_picture(tmp_path / f"b{suffix}").metadata.xmp
+    assert told is not None
+    (rdf,) = ElementTree.fromstring(told)
+    names = {name: value for part in rdf for name, value in part.attrib.items()}
+    assert names["{http://purl.org/dc/elements/1.1/}title"] == "boats"
+    assert names["{camera/}Look"] == LONG
+    assert b"HasExtendedXMP" not in told
+    assert b"Orientation" not in told
+
+
+def test_a_jpeg_keeps_the_first_part_of_long_xmp(tmp_path):
+    picture = read_picture(long_xmp(packet('xmlns:crs="camera/"', f'crs:Look="{LONG}"')))
+    with pytest.warns(ImageWarning, match="second part of XMP"):
+        write_picture(tmp_path / "a.jpg", picture)
+    told = read_picture(tmp_path / "a.jpg").metadata
+    assert b"boats" in (told.xmp or b"")
+    assert told.more_xmp is None
+
+
+def test_long_xmp_that_is_not_whole_or_odd_costs_nothing_else(tmp_path):
+    more = packet('xmlns:crs="camera/"', 'crs:Look="plain"')
+    content = long_xmp(more, part=100)
+    cut = content[:2] + content[4 + int.from_bytes(content[4:6], "big") :]  # the last part is the first segment
+    assert read_picture(content).metadata.more_xmp == more
+    assert read_picture(cut).metadata.more_xmp is None
+    for odd in (b"no packet", packet('xmlns:dc="another/"', 'dc:x="1"')):
+        with pytest.warns(ImageWarning, match="second part of XMP"):
+            write_picture(tmp_path / "a.png", read_picture(long_xmp(odd)))
+        assert b"boats" in (read_picture(tmp_path / "a.png").metadata.xmp or b"")
+
+
 def test_metadata_that_cannot_be_written_cost_no_picture(tmp_path):
     picture = Picture(photo(), metadata=Metadata(icc=SRGB, text={"k" * 100: "a keyword has 79 letters", "": "none"}))
     broken = Picture(photo(), metadata=Metadata(icc=SRGB, exif=b"Exif\0\0no such thing"))
@@ -228,6 +265,33 @@ def test_a_jpeg_may_lack_the_mark_of_its_end_but_no_pixels(tmp_path, options):
         (tmp_path / "a.jpg").write_bytes(content[:length])
         with pytest.raises(ImageError, match="damaged"):
             read_picture(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(("marker", "body"), [
+    (0xE0, b"JFIF\0\1\1\1\1\x2c\1\x2c\0\0"), (0xEE, b"Adobe\0\x64\0\0\0\0\1"),
+    (0xED, b"Photoshop 3.0\x008BIM\4\4\0\0\0\0\0\5boats\0"), (0xE2, b"ICC_PROFILE\0\1\1" + SRGB),
+    (0xE1, b"Exif\0\0" + exif_of_a_camera().tobytes()), (0xFE, b"box 4"),
+])  # fmt: skip
+def test_what_a_jpeg_says_of_itself_may_be_cut_anywhere(marker, body):
+    plain = samples()["jpeg"]
+    content = plain[:2] + plain[4 + int.from_bytes(plain[4:6], "big") :]  # without its own JFIF
+    expected = read_picture(content).rgb
+    for length in range(min(len(body), 60)):
+        segment = bytes([0xFF, marker]) + struct.pack(">H", length + 2) + body[:length]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ImageWarning)
+            assert np.array_equal(read_picture(content[:2] + segment + content[2:]).rgb, expected)
+
+
+@pytest.mark.parametrize("transform", [0, 1, 2, 3, 255])
+@pytest.mark.parametrize("density", [(1, 0, 0), (1, 0, 300), (9, 300, 300), (2, 65_535, 65_535)])
+def test_a_jpeg_may_say_nonsense_of_its_colours_and_density(density, transform):
+    plain = samples()["jpeg"]
+    jfif = plain[:13] + struct.pack(">BHH", *density) + plain[18:]
+    adobe = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0" + bytes([transform])
+    picture = read_picture(jfif[:20] + adobe + jfif[20:])
+    assert np.array_equal(picture.rgb, read_picture(plain).rgb)
+    assert picture.metadata.dpi is None
 
 
 def test_a_transparent_picture_called_jpg_becomes_a_png(tmp_path, upscaler):

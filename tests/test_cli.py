@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+import tddsr
 from tddsr import __version__, enlarge
 from tddsr.cli import app, main
+from tddsr.errors import ImageError, UsageError
 from tddsr.pictures.folders import find_photos
 from tddsr.tiling import plan
 from tddsr.training.load import recipe_files
@@ -242,8 +244,9 @@ def test_what_a_folder_passes_over_is_said(tmp_path, model):
 
 def test_what_was_left_out_is_said_in_the_same_line(tmp_path, model):
     picture(tmp_path / "a.png")
-    Image.open(tmp_path / "a.png").save(tmp_path / "b.tif", save_all=True, append_images=[Image.new("RGB", (24, 20))])
-    result = call("upscale", tmp_path / "a.png", tmp_path / "b.tif", "--model", model)
+    more = {"save_all": True, "append_images": [Image.new("RGB", (24, 20))]}
+    Image.open(tmp_path / "a.png").save(tmp_path / "b.jpg", "TIFF", **more)
+    result = call("upscale", tmp_path / "a.png", tmp_path / "b.jpg", "--model", model)
     assert result.exit_code == 0
     plain, noted = result.stdout.splitlines()
     assert plain.endswith("a_x4.png")
@@ -461,7 +464,7 @@ def test_a_folder_inside_that_is_closed_is_said(tmp_path, model, monkeypatch):
 @pytest.mark.parametrize("options", [
     ["--scale", "9"], ["--scale", "x"], ["--seed", "-1"], ["--tile", "big"], ["--tile", "0"], ["--tile", "²"],
     ["--steps", "2"], ["--device", "gpu"], ["--no-such-option"], ["--model", "no-such-model"], ["--sampler", "odd"],
-    ["--width", "0"], ["--max-side", "x"],
+    ["--width", "0"], ["--max-side", "x"], ["--largest-input", "0"], ["--largest-input", "nan"],
 ])  # fmt: skip
 def test_a_wrong_option_is_exit_code_2(tmp_path, model, options):
     source = picture(tmp_path / "a.png")
@@ -474,7 +477,9 @@ def test_a_wrong_option_is_exit_code_2(tmp_path, model, options):
 
 @pytest.mark.parametrize("arguments", [
     ["upscale", "a.png", "--scale", "9"], ["upscale"], ["upscale", "a.png", "--tile", "big"], ["no-such-command"],
-    ["upscale", "a.png", "--model", "no-such-model"], ["upscale", "a.png", "--odd"], ["eval", "bicubic"],
+    ["upscale", "a.png", "--model", "no-such-model"], ["upscale", "a.png", "--odd"], ["eval", "bicubic"], [""],
+    ["upscale", ""], ["upscale", "a.png", ""], ["upscale", "a.png", "-o", ""], ["upscale", "a.png", "--output="],
+    ["degrade", "", "-o", "pairs"], ["degrade", "a.png", "-o", ""], ["compare", "a.png", "", "-o", "page.html"],
 ])  # fmt: skip
 def test_a_wrong_option_is_one_line(arguments, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["tddsr", *arguments])
@@ -493,6 +498,44 @@ def test_exit_codes_reach_the_shell(tmp_path, model, monkeypatch):
         with pytest.raises(SystemExit) as stopped:
             main()
         assert stopped.value.code == code
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_odd_names_are_files_or_one_line(tmp_path, model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = picture(tmp_path / "two\nlines.png")
+    (tmp_path / "folder.png").mkdir()
+    done = call("upscale", source, "-o", "more\nlines.png", "--model", model)
+    assert (done.exit_code, len(done.stdout.splitlines())) == (0, 1)
+    assert (tmp_path / "more\nlines.png").is_file()
+    assert call("upscale", source, "-o", "folder.png", "--model", model).exit_code == 0
+    assert (tmp_path / "folder.png" / source.name).is_file()
+    for name in ("no\nsuch.png", " ", "folder.png/none", "/dev/null", "/dev/zero"):
+        failed = call("upscale", name, "--model", model)
+        assert (failed.exit_code, len(failed.stderr.splitlines())) == (1, 1)
+    for path, output in ((str(source), "folder.png"), (".", None), ("folder.png", None), (".", "b.png")):
+        with pytest.raises(ImageError, match="folder"):
+            tddsr.upscale(path, model=model, output=output)
+    for path, output in (("", None), (str(source), "")):
+        with pytest.raises(UsageError, match="empty"):
+            tddsr.upscale(path, model=model, output=output)
+
+
+def test_how_large_an_input_may_be_is_passed_on(tmp_path, model, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    source = picture(tmp_path / "a.png")
+    refused = call("upscale", source, "--model", model)
+    assert refused.exit_code == 1
+    assert "--largest-input" in refused.stderr
+    assert call("upscale", source, "--model", model, "--largest-input", 1).exit_code == 0  # the result is larger still
+    small = picture(tmp_path / "small.png", 8, 8)
+    assert call("upscale", small, "--model", model).exit_code == 0
+    data = source.read_bytes()
+    with pytest.raises(ImageError, match="largest_input"):
+        tddsr.upscale(data, model=model)
+    assert tddsr.upscale(data, model=model, largest_input=1)
+    with pytest.raises(UsageError, match="more than 0"):
+        tddsr.upscale(data, model=model, largest_input=0)
 
 
 def test_the_seed_and_the_tile_are_passed_on(tmp_path, model, monkeypatch):

@@ -10,12 +10,13 @@ import pytest
 import pyvips
 from PIL import ExifTags, Image, ImageCms
 
+import tddsr
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures.files import header_size, read_picture, write_picture
 from tddsr.pictures.picture import Picture
 from tddsr.pictures.pil import from_pil
 from tddsr.pictures.profiles import gamma_profile
-from tests.samples import chunk, tiff
+from tests.samples import chunk, deep_tiff, heif, pixels, tiff
 from tests.test_cases import press_profile
 
 GRADIENTS = np.arange(24 * 20 * 4, dtype=np.uint16).reshape(24, 20, 4) * 31 + 77
@@ -56,18 +57,18 @@ def check(tmp_path, content: bytes, expected: np.ndarray) -> None:
 @pytest.mark.parametrize(("channels", "planar"), [(1, False), (2, False), (3, False), (4, False), (3, True), (4, True)])
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"byteorder": ">"}, {"tile": (16, 16)}])
 def test_every_layout_of_16_bit_tiff_is_kept(tmp_path, planar, channels, options):
-    pixels = GRADIENTS[..., :channels]
+    expected = GRADIENTS[..., :channels]
     arranged: dict[str, Any] = {"photometric": "rgb" if channels > 2 else "minisblack"}
     if planar:
         arranged["planarconfig"] = "separate"
     if channels in (2, 4):
         arranged["extrasamples"] = [TRANSPARENCY]
-    content = tiff(np.moveaxis(pixels, 2, 0) if planar else pixels.squeeze(), **arranged, **options)
+    content = tiff(np.moveaxis(expected, 2, 0) if planar else expected.squeeze(), **arranged, **options)
     if planar and "tile" in options:  # nobody reads it
         with pytest.raises(ImageError, match="planes"), pytest.warns(ImageWarning, match="8 bit"):
             read_picture(content)
     else:
-        check(tmp_path, content, pixels)
+        check(tmp_path, content, expected)
 
 
 def test_grey_and_transparency_in_planes_are_refused_rather_than_read_wrongly():
@@ -84,9 +85,91 @@ def test_multiplied_colours_are_divided_and_other_channels_left_out(tmp_path):
     assert picture.alpha is not None
     assert (picture.alpha == 20_000).all()
     assert np.abs(picture.rgb.astype(int) - 30_000).max() <= 2
-    check(tmp_path, tiff(GRADIENTS, photometric="rgb", extrasamples=[0]), GRADIENTS[..., :3])
     more = np.dstack([GRADIENTS, GRADIENTS])[..., :6]
-    check(tmp_path, tiff(more, photometric="rgb", extrasamples=[0, 0, 0]), GRADIENTS[..., :3])
+    with pytest.warns(ImageWarning, match="left out"):
+        check(tmp_path, tiff(GRADIENTS, photometric="rgb", extrasamples=[0]), GRADIENTS[..., :3])
+    with pytest.warns(ImageWarning, match="left out"):
+        check(tmp_path, tiff(more, photometric="rgb", extrasamples=[0, 0, 0]), GRADIENTS[..., :3])
+
+
+@pytest.mark.parametrize("kinds", [[0, 2], [0, 1], [2, 0], [1, 0], [0, 0, 2], [0, 0, 1], [2, 2]])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_transparency_is_found_among_extra_channels(dtype, kinds):
+    white = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    colour, alpha = np.full((6, 5, 3), 0.5), np.full((6, 5, 1), 0.25)
+    place = next(place for place, kind in enumerate(kinds) if kind)
+    others = [alpha if place == at else np.full((6, 5, 1), 0.8) for at in range(len(kinds))]
+    multiplied = colour * alpha if kinds[place] == MULTIPLIED else colour
+    content = tiff(
+        (np.concatenate([multiplied, *others], 2) * white).astype(dtype), photometric="rgb", extrasamples=kinds
+    )
+    with pytest.warns(ImageWarning, match=f"left out: {len(kinds) - 1}"):
+        picture = read_picture(content)
+    assert picture.alpha is not None
+    assert np.abs(picture.alpha / white - 0.25).max() < 1 / 255
+    assert np.abs(picture.rgb / white - 0.5).max() < 4 / 255  # 8 bit of a quarter
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}, {"byteorder": ">"}, {"tile": (16, 16)}])
+def test_floating_point_is_read_as_it_is_and_written_as_16_bit(tmp_path, dtype, channels, options):
+    expected = pixels(channels, dtype)
+    picture = read_picture(deep_tiff(channels, dtype, **options))
+    assert picture.rgb.dtype == np.float32
+    assert np.array_equal(picture.pixels, expected)
+    write_picture(tmp_path / "a.png", picture)
+    assert np.abs(read_picture(tmp_path / "a.png").pixels - expected.astype(np.float64) * 65535).max() < 0.51
+
+
+@pytest.mark.parametrize("mode", ["tiff", "pil"])
+def test_floating_point_that_is_not_of_0_to_1_is_clipped_or_refused(mode):
+    def read(values: np.ndarray) -> Picture:
+        return read_picture(tiff(values)) if mode == "tiff" else from_pil(Image.fromarray(values))
+
+    values = pixels(1, np.float32).squeeze()
+    assert np.array_equal(read(values * np.float32(1.02)).rgb[..., 0], values * np.float32(1.02))
+    with pytest.warns(ImageWarning, match="clipped"):
+        lights = read(values * np.float32(1.05))
+    assert np.array_equal(lights.rgb[..., 0], (values * np.float32(1.05)).clip(0, 1))
+    for other in (values * 255, values * 65535, values * 2 - 1, np.full_like(values, 2)):
+        with pytest.raises(ImageError, match="white"):
+            read(other)
+    for odd in (np.nan, np.inf, -np.inf):
+        values[3, 4] = odd
+        with pytest.raises(ImageError, match="no numbers"):
+            read(values)
+
+
+def test_floating_point_of_kinds_that_would_be_read_wrongly_is_refused():
+    half = np.moveaxis(pixels(3, np.float16), 2, 0)
+    planes = tiff(half, photometric="rgb", planarconfig="separate")
+    inks, negative = (
+        tiff(array, photometric=kind)
+        for array, kind in ((pixels(4, np.float32), "separated"), (pixels(1, np.float32).squeeze(), "miniswhite"))
+    )
+    for content in (planes, inks, negative, deep_tiff(3, np.float64)):
+        with pytest.raises(ImageError):
+            read_picture(content)
+
+
+@pytest.mark.parametrize("value", [0, 1, 300, 20_000, 65_535])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_deep_picture_of_one_value_keeps_it(dtype, value):
+    picture = np.full((12, 15, 3), value, dtype) if dtype == np.uint16 else np.full((12, 15, 3), value / 65535, dtype)
+    large = tddsr.upscale(picture, model="compact-small")
+    assert large.dtype == dtype
+    assert np.abs(large.astype(np.float64) - picture[0, 0]).max() <= (0 if dtype == np.uint16 else 2e-6)
+
+
+def test_a_deep_picture_of_flat_areas_keeps_their_means():
+    values = np.full((32, 32), 9_000, np.uint16)
+    values[:, 16:] = 9_900
+    large = tddsr.upscale(values, model="compact-small", scale=4).astype(np.float64)
+    means = large.reshape(32, 4, 32, 4).mean((1, 3))
+    inside = np.abs(means - values)[4:-4, [*range(4, 12), *range(20, 28)]]
+    assert inside.max() < 65535 / 255 / 4
+    assert values.min() <= large.min() <= large.max() <= values.max()
 
 
 @pytest.mark.parametrize("channels", [2, 3])
@@ -175,6 +258,16 @@ def test_deep_avif_keeps_its_depth_and_its_white(bits):
     assert picture.rgb.dtype == np.uint16
     assert np.abs(picture.rgb - steps).max() < 65535 / 2**bits
     assert picture.rgb.max() == 65535
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_deep_heic_keeps_its_depth_and_its_white(bits, channels):
+    pytest.importorskip("pillow_heif")
+    picture = read_picture(heif(bits, channels))
+    assert picture.rgb.dtype == np.uint16
+    assert np.abs(picture.pixels - pixels(channels, np.uint16).astype(float)).max() <= 65535 / (2**bits - 1)
+    assert picture.alpha is None or picture.alpha.max() == 65535
 
 
 @pytest.mark.parametrize("content", [png(GRADIENTS, 6), tiff(GRADIENTS, photometric="rgb", extrasamples=[2])])

@@ -9,6 +9,7 @@ import pytest
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures.files import read_picture
+from tddsr.pictures.picture import to_8_bit
 from tddsr.pictures.vips import pyvips
 from tests.formats import PAGE, page
 from tests.samples import pixels, samples
@@ -28,7 +29,7 @@ def test_every_kind_of_file_shows_the_same_picture(name):
         picture = read_picture(samples()[name])
     expected = pixels(1 if picture.grey else 3)
     if picture.alpha is not None and "palette" not in name:
-        assert np.abs(picture.alpha / np.iinfo(picture.alpha.dtype).max * 255 - pixels(4)[..., 3]).mean() < 2
+        assert np.abs(to_8_bit(picture.alpha).astype(int) - pixels(4)[..., 3]).mean() < 2
         seen = picture.alpha > 0  # some kinds hold no colour where nothing shows
     else:
         seen = np.ones(picture.rgb.shape[:2], bool)
@@ -48,7 +49,7 @@ def test_damaged_files_are_pictures_or_one_line():
 
 
 def test_heic_names_the_extra_that_reads_it(monkeypatch):
-    monkeypatch.setattr("tddsr.pictures.files._HEIF", False)
+    monkeypatch.setattr("tddsr.pictures.opening.HEIF", False)
     with pytest.raises(ImageError, match=r"tddsr\[heif\]"):
         read_picture(b"\0\0\0\x1cftypheic" + bytes(100))
 

@@ -14,6 +14,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures.files import WRITABLE, header_size, read_picture, write_picture
 from tddsr.pictures.folders import find_files
+from tddsr.pictures.opening import allowed
 from tddsr.pictures.picture import Picture, to_8_bit
 from tddsr.pictures.pil import from_pil, to_pil
 from tests.conftest import photo
@@ -121,6 +122,29 @@ def test_bad_files_are_one_line_that_names_them(tmp_path, content):
         read_picture(path)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["png", "png 3x16", "jpeg", "jpeg cmyk", "tiff lzw", "tiff 4x16", "tiff float", "webp"]
+)
+def test_how_many_pixels_are_too_many_can_be_said(name):
+    content, most = samples()[name], Image.MAX_IMAGE_PIXELS
+    with allowed(0.001), pytest.raises(ImageError, match=r"0\.001 million.*largest"):
+        read_picture(content)  # it has 1280
+    with allowed(0.002):
+        assert read_picture(content).size == (WIDTH, HEIGHT)
+    assert most == Image.MAX_IMAGE_PIXELS
+
+
+def test_more_pixels_than_pillow_allows_are_read_where_they_are_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    for name in ("png", "jpeg", "tiff 4x16"):
+        (tmp_path / name).write_bytes(samples()[name])
+        for source in (tmp_path / name, samples()[name]):
+            with pytest.raises(ImageError, match="million"):
+                read_picture(source)
+            with allowed(1):
+                assert read_picture(source).size == (WIDTH, HEIGHT)
 
 
 def test_missing_files_and_folders_are_not_pictures(tmp_path):

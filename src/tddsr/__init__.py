@@ -42,7 +42,7 @@ def upscale(picture: T, *, model: str | Path = "compact", device: str = "auto", 
         model: a name or a file, as ``Upscaler.load`` takes it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, and others that ``Upscaler.load`` names.
         options: ``scale``, ``width``, ``height``, ``max_side``, ``seed``, ``steps``, ``sampler``, ``output``,
-            ``strip_metadata`` and ``progress``, as ``Upscaler`` takes them.
+            ``strip_metadata``, ``largest_input`` and ``progress``, as ``Upscaler`` takes them.
 
     Raises:
         ModelError: no such model, or the file cannot be used.

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -48,13 +48,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job; ``message`` is one line for a person. A ``note`` is about no picture that was tried."""
+    """What became of a job; ``message`` is one line for a person. A ``note`` is about no picture that was tried.
+
+    ``frames``: how many pictures the output holds, where that is known.
+    """
 
     input: str
     output: str | None
     status: Status
     message: str
     seconds: float
+    frames: int | None = None
 
 
 def _folder_jobs(
@@ -239,9 +243,9 @@ def _reason_to_leave(job: Job, overwrite: bool, sources: Collection[Path]) -> tu
 
 
 def _do(
-    job: Job, enlarge: Callable[[Path, Path], Any], overwrite: bool, sources: Collection[Path]
-) -> tuple[Status, str] | None:
-    """What became of it; None if another process is at it."""
+    job: Job, enlarge: Callable[[Path, Path], int | None], overwrite: bool, sources: Collection[Path]
+) -> tuple[Status, str] | tuple[Status, str, int | None] | None:
+    """What became of it, in a line, and how many pictures it made; None if another process is at it."""
     if job.output is None:
         return ("note", job.note) if job.note else ("failed", job.problem or f"{job.input}: has no output")
     try:
@@ -254,7 +258,7 @@ def _do(
             if reason := _reason_to_leave(job, overwrite, sources):  # another process may just have made it
                 return reason
             warnings.simplefilter("always", ImageWarning)
-            enlarge(job.input, job.output)
+            frames = enlarge(job.input, job.output)
     except ImageError as error:
         return "failed", str(error)
     except TddsrError as error:  # an option that this picture does not go with
@@ -267,14 +271,17 @@ def _do(
         return "failed", f"{job.input}: {type(error).__name__}: {' '.join(str(error).split())}"
     for other in (warning for warning in caught if not issubclass(warning.category, ImageWarning)):
         warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
-    notes = [str(warning.message) for warning in caught if issubclass(warning.category, ImageWarning)]
-    return "done", f"{job.input} -> {job.output}" + (f" ({'; '.join(notes)})" if notes else "")
+    notes = [f"{frames} pictures"] if frames and frames > 1 else []
+    notes += [str(warning.message) for warning in caught if issubclass(warning.category, ImageWarning)]
+    told = "; ".join(dict.fromkeys(notes))  # of several pictures, once
+    return "done", f"{job.input} -> {job.output}" + (f" ({told})" if told else ""), frames
 
 
-def run(jobs: Sequence[Job], enlarge: Callable[[Path, Path], Any], overwrite: bool = False) -> Iterator[Result]:
+def run(jobs: Sequence[Job], enlarge: Callable[[Path, Path], int | None], overwrite: bool = False) -> Iterator[Result]:
     """Do the jobs, one result each; a failure is a result, and the others go on.
 
-    Processes over the same pictures share them: what another one is at is passed over, and looked at again at the end.
+    ``enlarge`` makes the second file of the first one, and may tell how many pictures it holds. Processes over the same
+    pictures share them: what another one is at is passed over, and looked at again at the end.
     """
     sources = {job.input.resolve() for job in jobs if job.note is None}
     _clean_up(jobs)
@@ -284,7 +291,9 @@ def run(jobs: Sequence[Job], enlarge: Callable[[Path, Path], Any], overwrite: bo
         if (told := _do(job, enlarge, overwrite, sources)) is None:
             return None
         output = None if job.output is None else str(job.output)
-        return Result(str(job.input), output, *told, round(time.perf_counter() - start, 3))
+        status, message, *frames = told
+        seconds = round(time.perf_counter() - start, 3)
+        return Result(str(job.input), output, status, message, seconds, *frames)
 
     busy = []
     for job in jobs:

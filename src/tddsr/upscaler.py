@@ -6,7 +6,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast, get_args
 
@@ -16,7 +16,7 @@ from PIL import Image
 from tddsr.engines.engine import Engine, Sampler
 from tddsr.engines.load import load_engine
 from tddsr.enlarge import Enlarger, Progress, Sampling, Tile
-from tddsr.errors import UsageError
+from tddsr.errors import ImageError, UsageError
 from tddsr.pictures.arrays import from_array
 from tddsr.pictures.files import (
     READABLE,
@@ -28,7 +28,9 @@ from tddsr.pictures.files import (
     stored_dtype,
     write_bands,
 )
+from tddsr.pictures.frames import Frames, encode_frames, find_frames, write_frames
 from tddsr.pictures.metadata import Metadata
+from tddsr.pictures.opening import allowed
 from tddsr.pictures.picture import (
     SOFT_EDGE,
     Layout,
@@ -43,6 +45,7 @@ from tddsr.pictures.picture import (
 )
 from tddsr.pictures.pil import from_pil, to_pil
 from tddsr.pictures.rows import Floats, resized
+from tddsr.pictures.sequences import Made
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,6 +115,8 @@ def _scaled(side: int, by: float, of: int) -> int:
 
 def output_path(path: Path, size: Size) -> Path:
     """Where the enlargement of ``path`` is written by default: beside it, ``photo_x4.jpg``, ``photo_w1000.jpg``."""
+    if not path.name:
+        raise ImageError(f"{path}: is a folder, not a picture")
     return path.with_name(f"{path.stem}_{size.tag}{output_suffix(path)}")
 
 
@@ -134,8 +139,8 @@ class Upscaler:
 
     16-bit and floating-point pictures of which all values lie within less than half of their range (12 bits in 16,
     measurements, a photograph that is dark everywhere) are stretched to the full range for the network, and their
-    result is brought back: it stays between their least and their largest value. One bright pixel is enough for a
-    picture to be left as it is.
+    result is brought back: it stays between their least and their largest value, so that one value alone stays as
+    it is. One bright pixel is enough for a picture not to be stretched.
     """
 
     def __init__(self, engine: Engine, tile: Tile = "auto") -> None:
@@ -193,15 +198,16 @@ class Upscaler:
         sampler: Sampler = "deterministic",
         output: str | Path | None = None,
         strip_metadata: bool = False,
+        largest_input: float | None = None,
         progress: Progress | None = None,
     ) -> T:
         """Enlarge a picture and return the same kind of thing.
 
         Args:
             picture: a path (the result is written, and its path returned); an encoded file as bytes (so is the result,
-                of the same kind, or PNG); a PIL image; an array (H,W), (H,W,1), (H,W,3) or (H,W,4), uint8, uint16 or
-                floating point in [0,1]; a tensor (C,H,W) or (B,C,H,W) with 1, 3 or 4 channels, uint8 or floating
-                point in [0,1]. The fourth channel is transparency.
+                of the same kind, or PNG, or WebP of an animation); of both, every frame or page. A PIL image; an array
+                (H,W), (H,W,1), (H,W,3) or (H,W,4), uint8, uint16 or floating point in [0,1]; a tensor (C,H,W) or
+                (B,C,H,W) with 1, 3 or 4 channels, uint8 or floating point in [0,1]. The fourth channel is transparency.
             scale: 1 to 8; other than 4 by one final resize.
             width: of the result, in pixels, instead of ``scale``; the height follows. At most 8 times the picture's;
                 a picture that is larger is enlarged all the same, and then reduced to it.
@@ -213,7 +219,9 @@ class Upscaler:
             output: for a path, where to write, by default beside it, ``photo_x4.jpg``; for bytes, a file to write
                 to, whose path is returned instead of bytes.
             strip_metadata: keep nothing of the metadata but the colour profile.
-            progress: called with (tiles done, tiles in all).
+            largest_input: million pixels of a file or bytes; what claims more is refused. None: 178, which is twice
+                ``PIL.Image.MAX_IMAGE_PIXELS``; other numbers change that for all threads until the call ends.
+            progress: called with (tiles done, tiles in all); of several pictures as if all had the tiles of this one.
 
         Raises:
             ImageError: the file cannot be read or written.
@@ -223,14 +231,18 @@ class Upscaler:
         size = Size(scale, width, height, max_side)
         job = _Job(self.enlarger, size, self._sampling(seed, steps, sampler), strip_metadata, progress)
         if isinstance(picture, str | Path):
-            target = output_path(Path(picture), size) if output is None else Path(output)
-            job.write(Path(picture), target)
+            if not str(picture) or output == "":
+                raise UsageError("a path is empty")
+            with allowed(largest_input):
+                target = output_path(Path(picture), size) if output is None else Path(output)
+                job.write(Path(picture), target)
             written: Any = str(target) if isinstance(picture, str) else target
             return cast("T", written)
         if isinstance(picture, bytes):
-            if output is None:
-                return job.encode(picture)
-            job.write(picture, Path(output))
+            with allowed(largest_input):
+                if output is None:
+                    return job.encode(picture)
+                job.write(picture, Path(output))
             return cast("T", output)
         if output is not None:
             raise UsageError("output is only for a path or bytes; save the returned picture yourself")
@@ -270,19 +282,25 @@ class _Job:
     def write(self, source: Path | bytes, target: Path) -> None:
         """From a file, or its content, to a file, in bands of rows."""
         check_writable(target)
+        if frames := find_frames(source, target.suffix):
+            write_frames(target, *self._several(frames, target.suffix), frames.timing)
+            return
         picture = read_picture(source)
-        layout = self._layout(picture, target.suffix)
+        layout = self._layout(picture.layout, target.suffix)
         write_bands(target, self._bands(picture, layout), layout, self.metadata(picture, layout.width))
 
     def encode(self, data: bytes) -> bytes:
         """From the content of a file to that of a file of its kind, or of a PNG file."""
-        picture, kind = read_picture(data), kind_of(data)
-        layout = self._layout(picture, kind)
+        kind = kind_of(data)
+        if frames := find_frames(data, kind):
+            return encode_frames(kind, *self._several(frames, kind), frames.timing)
+        picture = read_picture(data)
+        layout = self._layout(picture.layout, kind)
         return encode_bands(kind, self._bands(picture, layout), layout, self.metadata(picture, layout.width))
 
     def enlarge(self, picture: Picture) -> Pixels:
         """In memory: (height, width, channels)."""
-        layout = self._layout(picture)
+        layout = self._layout(picture.layout)
         pixels = np.empty((layout.height, layout.width, layout.channels), layout.dtype)
         row = 0
         for band in self._bands(picture, layout):
@@ -290,10 +308,21 @@ class _Job:
             row += len(band)
         return pixels
 
-    def _layout(self, picture: Picture, suffix: str | None = None) -> Layout:
-        width, height = self.size.of(*picture.size)
-        dtype = picture.rgb.dtype
-        return Layout(width, height, picture.channels, dtype if suffix is None else stored_dtype(suffix, dtype))
+    def _several(self, frames: Frames, suffix: str) -> tuple[list[Layout], Made]:
+        """What becomes of the pictures of a file, and they themselves, each made when it is asked for."""
+        layouts = [self._layout(layout, suffix) for layout in frames.layouts]
+
+        def made() -> Made:
+            for done, (picture, layout) in enumerate(zip(frames, layouts, strict=True)):
+                one = replace(self, progress=_part_of(self.progress, done, len(frames)))
+                yield one._bands(picture, layout), self.metadata(picture, layout.width)
+
+        return layouts, made()
+
+    def _layout(self, small: Layout, suffix: str | None = None) -> Layout:
+        """Of the large picture, in memory or in a file with ``suffix``."""
+        dtype = small.dtype if suffix is None else stored_dtype(suffix, small.dtype)
+        return Layout(*self.size.of(*small.size), small.channels, dtype)
 
     def metadata(self, picture: Picture, width: int) -> Metadata:
         told = picture.metadata.enlarged(width / picture.size[0])
@@ -346,6 +375,14 @@ class _Job:
         for network, soft, share in zip(resized(by_network, large, large), plain, hard, strict=True):
             whole = soft.round()
             yield np.where(abs(soft - whole) < _ROUNDING, whole, soft + share * (network - soft))
+
+
+def _part_of(progress: Progress | None, done: int, parts: int) -> Progress | None:
+    """For one of several pictures, of which ``done`` are: what it calls, so that all of them are told."""
+    if progress is None:
+        return None
+    tell = progress
+    return lambda count, total: tell(done * total + count, parts * total)
 
 
 def _shared(progress: Progress | None, parts: int) -> Callable[[int], Progress | None]:

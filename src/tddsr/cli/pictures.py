@@ -43,6 +43,9 @@ def upscale(
     strip_metadata: Annotated[
         bool, typer.Option("--strip-metadata", help="leave out EXIF and all else but the colour profile")
     ] = False,
+    largest_input: Annotated[
+        float | None, typer.Option(min=0.1, help="million pixels; what claims more is refused; by default 178")
+    ] = None,
     overwrite: OverwriteOption = False,
     as_json: Annotated[bool, typer.Option("--json", help="a line of JSON for each picture, and a summary")] = False,
 ) -> None:
@@ -52,6 +55,7 @@ def upscale(
 
     from tddsr import bulk
     from tddsr.engines.engine import describe
+    from tddsr.pictures.frames import count_pictures
     from tddsr.upscaler import Size, Upscaler, made_from, output_path
 
     sizes = {"--scale": scale, "--width": width, "--height": height, "--max-side": max_side}
@@ -77,19 +81,20 @@ def upscale(
         everything = progress.add_task("pictures", total=len(jobs), visible=len(jobs) > 1)
         tiles = progress.add_task("tiles", total=None, visible=False)
 
-        def enlarge(source: Path, target: Path) -> None:
+        def enlarge(source: Path, target: Path) -> int:
             progress.reset(tiles, description=printable(source.name), visible=True)
             picture: Any = source
             if bulk.STREAM in (source, target):
                 picture = sys.stdin.buffer.read() if source == bulk.STREAM else source.read_bytes()
             large = upscaler(
                 picture, **asdict(size), seed=seed, steps=steps, sampler=sampler, strip_metadata=strip_metadata,
-                output=None if target == bulk.STREAM else target,
+                largest_input=largest_input, output=None if target == bulk.STREAM else target,
                 progress=lambda done, total: progress.update(tiles, completed=done, total=total),
             )  # fmt: skip
             if target == bulk.STREAM:
                 sys.stdout.buffer.write(large)
                 sys.stdout.buffer.flush()
+            return count_pictures(large if target == bulk.STREAM else target)
 
         def echo(message: str, *, err: bool) -> None:
             if live and (err or sys.stdout.isatty()):  # above the bars

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 class _Commands(TyperGroup):
     """Where errors become lines and exit codes: 1 for what could not be done, 2 for a wrong option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if any(not arg or re.fullmatch(r"--[\w-]+=", arg) for arg in args):  # as a path it would be this folder
+            raise typer.BadParameter("an argument is empty, as of a variable that is not set")
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:

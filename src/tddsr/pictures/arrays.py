@@ -6,7 +6,7 @@ import numpy as np
 
 from tddsr.errors import UsageError
 from tddsr.pictures.metadata import Metadata
-from tddsr.pictures.picture import Picture, Pixels
+from tddsr.pictures.picture import ROUNDING, Picture, Pixels
 
 
 def from_array(array: Pixels) -> Picture:
@@ -23,7 +23,7 @@ def from_array(array: Pixels) -> Picture:
     if not floating and array.dtype not in (np.uint8, np.uint16):
         raise UsageError(f"an array must be uint8, uint16 or floating point in [0,1], not {array.dtype}")
     if floating:
-        rounding = max(1e-4, np.finfo(array.dtype).eps)
+        rounding = max(ROUNDING, np.finfo(array.dtype).eps)
         if not (array.min() >= -rounding and array.max() <= 1 + rounding):
             raise UsageError(f"a floating-point array must be in [0,1], not [{array.min():.9g}, {array.max():.9g}]")
         array = array.clip(0, 1)

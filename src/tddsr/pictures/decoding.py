@@ -1,8 +1,9 @@
-"""Files that libvips decodes: TIFF, and what has more than 8 bits a channel, which PIL would reduce or cannot read."""
+"""What Pillow would reduce or cannot read: TIFF, and more than 8 bits a channel; by libvips, HEIC by pillow_heif."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import re
 import warnings
 from collections.abc import Mapping
@@ -10,13 +11,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.ExifTags import Base
 
 from tddsr.errors import ImageError, ImageWarning
+from tddsr.pictures import raw
 from tddsr.pictures.metadata import read_metadata
-from tddsr.pictures.picture import Picture, to_type
+from tddsr.pictures.picture import Picture, Pixels, in_range, to_type
 from tddsr.pictures.vips import pyvips
+
+MARKS = (b"II", b"MM")
+"""What a TIFF begins with."""
 
 _COLOURS = {0, 1, 2, 3, 5, 6, 8}
 """Grey, RGB, palettes, CMYK, YCbCr, Lab: libvips would take others, such as ICCLab and raws, for RGB."""
@@ -24,8 +29,8 @@ _COLOURS = {0, 1, 2, 3, 5, 6, 8}
 _JPEG, _YCBCR = 7, 6
 """A compression, and colours that libvips takes for RGB if they are not compressed so."""
 
-_CLEAR = (2, 1)
-"""What the first extra channel may say of itself if it is transparency. libvips has divided the colours by it."""
+_CLEAR = (1, 2)
+"""What an extra channel says of itself if it is transparency; by that of the first kind libvips divides the colours."""
 
 
 def _open(content: bytes, page: int = 0) -> pyvips.Image:
@@ -34,28 +39,28 @@ def _open(content: bytes, page: int = 0) -> pyvips.Image:
 
 
 def _is_usual(image: pyvips.Image) -> bool:
-    """Neither floating point nor of 32 bits."""
-    return image.format in ("uchar", "ushort") or image.interpretation == "labs"
+    """Whole numbers of 8 or 16 bits, or floating point."""
+    return image.format in ("uchar", "ushort", "float") or image.interpretation == "labs"
 
 
 def stand_in(content: bytes) -> Image.Image:
     """Size and metadata of a TIFF that PIL cannot open.
 
     Raises:
-        UnidentifiedImageError: it is none.
         Image.DecompressionBombError: its header says that it is far too large.
         pyvips.Error: it is damaged.
     """
-    if not content.startswith((b"II", b"MM")):
-        raise UnidentifiedImageError
+    tags = Image.Exif()
+    tags.load(content)
+    if raw.is_raw_tags(tags):
+        return raw.opened(content)
     image = _open(content)
     if not _is_usual(image):
-        raise ImageError("floating-point and 32-bit colour are not supported: convert it to 8 or 16 bit")
+        raise ImageError("whole numbers of 32 bits are not supported: convert it to 8 or 16 bit")
     if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
         raise Image.DecompressionBombError
     told = Image.new("1", (image.width, image.height))
-    tags = told.getexif()
-    tags.load(content)
+    told.getexif().load(content)
     told.info["icc_profile"] = tags.get(Base.InterColorProfile)
     return told
 
@@ -64,9 +69,13 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
     """The picture; None if it is one for PIL, which has ``opened`` it.
 
     Raises:
-        pyvips.Error: it is damaged.
+        Exception: it is damaged.
         ImageError: libvips would read it wrongly.
     """
+    if opened.format == "RAW":
+        return raw.developed(content, opened)
+    if opened.format == "HEIF":
+        return _deep_heif(content, opened) if opened.info.get("bit_depth", 8) > 8 else None
     tags = _tags(opened)
     colours = tags.get(Base.PhotometricInterpretation, 1)
     wrong = colours == _YCBCR and tags.get(Base.Compression) != _JPEG
@@ -108,20 +117,47 @@ def _tags(opened: Image.Image) -> Mapping[int, Any]:
 
 def _decoded(image: pyvips.Image, opened: Image.Image) -> Picture:
     metadata, tags = read_metadata(opened), _tags(opened)
-    if image.interpretation not in ("srgb", "rgb16", "b-w", "grey16"):  # CMYK, Lab
+    floating, in_planes = image.format == "float", tags.get(Base.PlanarConfiguration) == 2
+    negative = tags.get(Base.PhotometricInterpretation) == 0
+    if floating and (negative or image.interpretation not in ("scrgb", "b-w", "grey16")):
+        raise ImageError("floating point is read as RGB, or as grey of which 0 is black: convert it")
+    if image.interpretation not in ("srgb", "rgb16", "scrgb", "b-w", "grey16"):  # CMYK, Lab
         image, metadata = _in_srgb(image), replace(metadata, icc=None)
     if image.get_typeof("orientation") and image.get("orientation") > 1:
         image = image.copy_memory().autorot()
     grey = image.interpretation in ("b-w", "grey16")
     colours = 1 if grey else 3
-    if grey and image.bands > 1 and tags.get(Base.PlanarConfiguration) == 2:
-        raise ImageError("grey in planes is read wrongly by libvips: save it with pixels side by side")
+    half = floating and np.ravel(tags.get(Base.BitsPerSample, 32))[0] == 16
+    if in_planes and image.bands > 1 and (grey or half):
+        raise ImageError("such planes are read wrongly by libvips: save it with pixels side by side")
     pixels = image.numpy().reshape(image.height, image.width, -1)
-    unused = 16 - (image.get("bits-per-sample") if image.get_typeof("bits-per-sample") else 16)
-    if opened.format == "AVIF" and unused:  # the lowest bits are zero here
-        pixels = to_type((pixels >> unused) * (65535 / (65535 >> unused)), pixels.dtype)
-    clear = image.bands > colours and np.ravel(tags.get(Base.ExtraSamples, _CLEAR[0]))[0] in _CLEAR
-    return Picture.of(pixels[..., : colours + clear], metadata.fitting(grey))
+    if opened.format == "AVIF" and image.get_typeof("bits-per-sample"):
+        pixels = _widened(pixels, image.get("bits-per-sample"))
+    return Picture.of(_without_others(pixels, colours, tags), metadata.fitting(grey))
+
+
+def _deep_heif(content: bytes, opened: Image.Image) -> Picture:
+    file = importlib.import_module("pillow_heif").open_heif(content, convert_hdr_to_8bit=False)
+    pixels = np.asarray(file[opened.tell()]).reshape(opened.height, opened.width, -1)
+    return Picture.of(_widened(pixels, opened.info["bit_depth"]), read_metadata(opened).fitting(pixels.shape[2] < 3))
+
+
+def _widened(pixels: Pixels, bits: int) -> Pixels:
+    """So many bits, the highest of 16, as 16: white as white."""
+    unused = 16 - bits
+    return to_type((pixels >> unused) * (65535 / (65535 >> unused)), pixels.dtype)
+
+
+def _without_others(pixels: Pixels, colours: int, tags: Mapping[int, Any]) -> Pixels:
+    """(H,W,channels): the first ``colours``, and of the extra ones that which is transparency."""
+    extra = pixels.shape[2] - colours
+    told = np.ravel(tags.get(Base.ExtraSamples, _CLEAR[1]))[:extra]
+    clear = [colours + place for place, kind in enumerate(told) if kind in _CLEAR][:1]
+    if extra > len(clear):
+        warnings.warn(f"extra channels left out: {extra - len(clear)}", ImageWarning, stacklevel=2)
+    kept = [*range(colours), *clear]
+    pixels = pixels[..., : len(kept)] if kept == [*range(len(kept))] else pixels[..., kept]
+    return in_range(pixels) if pixels.dtype == np.float32 else pixels
 
 
 def _in_srgb(image: pyvips.Image) -> pyvips.Image:

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"Q": 95, "subsample_mode": "off"},
-    "PNG": {},
+    "PNG": {"filter": "all"},
     "TIFF": {"compression": "lzw", "predictor": "horizontal"},
 }
 """Of libvips, for the kinds of file that it writes row by row."""
@@ -48,7 +48,9 @@ _CLASSIC_TIFF = 0.9 * 2**32
 """Bytes of pixels up to which the offsets of such a file suffice."""
 
 
-def encode(file: BinaryIO, kind: str, bands: Iterable[Pixels], layout: Layout, metadata: Metadata) -> None:
+def encode(
+    file: BinaryIO, kind: str, bands: Iterable[Pixels], layout: Layout, metadata: Metadata, in_all: int = 0
+) -> None:
     """Write a picture as JPEG, PNG, TIFF or WEBP into an empty file, with all the metadata that it can hold.
 
     Args:
@@ -57,6 +59,7 @@ def encode(file: BinaryIO, kind: str, bands: Iterable[Pixels], layout: Layout, m
         bands: (rows, width, channels) each, from top to bottom.
         layout: of all of them together.
         metadata: of the picture.
+        in_all: bytes of the pixels of a TIFF, if this is one page of several.
 
     Raises:
         pyvips.Error, OSError, ValueError: it cannot be written.
@@ -66,14 +69,14 @@ def encode(file: BinaryIO, kind: str, bands: Iterable[Pixels], layout: Layout, m
     if kind == "WEBP":  # its encoder has the whole picture in memory anyway
         _save_webp(file, np.concatenate(list(bands)), metadata)
     elif kind == "TIFF":
-        _save_rows(file, kind, bands, layout, b"")
-        _with_most(metadata, kind, lambda told: add_tags(file, told))
+        save_rows(file, kind, bands, layout, in_all=in_all)
+        with_most(metadata, kind, lambda told: add_tags(file, told))
     else:
-        front = _with_most(metadata, kind, lambda told: _front(kind, told))
-        _save_rows(file, kind, bands, layout, front)
+        front = with_most(metadata, kind, lambda told: front_of(kind, told))
+        save_rows(file, kind, bands, layout, front)
 
 
-def _with_most(metadata: Metadata, kind: str, use: Callable[[Metadata], T]) -> T:
+def with_most(metadata: Metadata, kind: str, use: Callable[[Metadata], T]) -> T:
     """With all the metadata; with less where the file, or PIL, cannot hold all: they must not cost the picture."""
     least = Metadata(icc=metadata.icc, lossless=metadata.lossless)
     try:
@@ -86,7 +89,7 @@ def _with_most(metadata: Metadata, kind: str, use: Callable[[Metadata], T]) -> T
         return used
 
 
-def _front(kind: str, metadata: Metadata) -> bytes:
+def front_of(kind: str, metadata: Metadata) -> bytes:
     """What such a file holds before its pixels, apart from its header: taken from one of a single pixel."""
     file = io.BytesIO()
     Image.new("L", (1, 1)).save(file, kind, **save_options(metadata, kind))
@@ -99,30 +102,41 @@ def _begin(kind: str, content: bytes, last: bool) -> int:
     return at - 4 if kind == "PNG" else at  # the length of a chunk is before its name
 
 
-def _save_webp(file: BinaryIO, pixels: Pixels, metadata: Metadata) -> None:
-    if metadata.colour_space == "GRAY":  # such a file has three channels
+def webp_image(pixels: Pixels, metadata: Metadata) -> tuple[Image.Image, Metadata]:
+    """What is written as WEBP, which has three channels: pixels with a profile of greys become sRGB."""
+    if metadata.colour_space == "GRAY":
         pixels = np.dstack([in_srgb(Image.fromarray(pixels[..., 0]), metadata.icc), pixels[..., 1:]])
         metadata = replace(metadata, icc=None)
-    image = Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels)
-    packing = {"lossless": True, "exact": True} if metadata.lossless else {"quality": 95}
+    return Image.fromarray(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels), metadata
+
+
+def webp_packing(metadata: Metadata) -> dict[str, Any]:
+    """Options of Pillow."""
+    return {"lossless": True, "exact": True} if metadata.lossless else {"quality": 95}
+
+
+def _save_webp(file: BinaryIO, pixels: Pixels, metadata: Metadata) -> None:
+    image, metadata = webp_image(pixels, metadata)
 
     def save(told: Metadata) -> None:
         file.seek(0)
         file.truncate()
-        image.save(file, "WEBP", **packing, **save_options(told, "WEBP"))
+        image.save(file, "WEBP", **webp_packing(metadata), **save_options(told, "WEBP"))
 
-    _with_most(metadata, "WEBP", save)
+    with_most(metadata, "WEBP", save)
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
-def _save_rows(file: BinaryIO, kind: str, bands: Iterable[Pixels], layout: Layout, front: bytes) -> None:
-    """Encode in another thread what the bands, made in this one, bring through a pipe."""
+def save_rows(
+    file: BinaryIO, kind: str, bands: Iterable[Pixels], layout: Layout, front: bytes = b"", in_all: int = 0
+) -> None:
+    """Encode in another thread what the bands, made in this one, bring through a pipe; ``front`` is of ``front_of``."""
     reading, writing = os.pipe()
     with ThreadPoolExecutor(1) as encoder:
         with os.fdopen(writing, "wb", buffering=0) as pipe:  # before the thread is there, which waits for its end
-            saved = encoder.submit(_save, reading, _Target(file, kind, front), layout)
+            saved = encoder.submit(_save, reading, _Target(file, kind, front), max(layout.nbytes, in_all))
             for part in _as_png(bands, layout):
                 try:
                     _write(pipe, part)
@@ -181,7 +195,7 @@ class _Target:
         return attempt
 
 
-def _save(reading: int, target: _Target, layout: Layout) -> None:
+def _save(reading: int, target: _Target, size: int) -> None:
     with os.fdopen(reading, "rb", buffering=0) as pipe:
         source, sink = pyvips.SourceCustom(), pyvips.TargetCustom()
         source.on_read(pipe.read)
@@ -190,7 +204,6 @@ def _save(reading: int, target: _Target, layout: Layout) -> None:
         sink.on_seek(target.attempt(target.file.seek, -1))
         options = _OPTIONS[target.kind] | {"keep": "none"}
         if target.kind == "TIFF":
-            size = layout.width * layout.height * layout.channels * layout.dtype.itemsize
             options["bigtiff"] = size > _CLASSIC_TIFF
         try:
             image = pyvips.Image.pngload_source(source, access="sequential", fail_on="error", unlimited=True)

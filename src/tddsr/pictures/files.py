@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
-import logging
 import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
-from typing import Any, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError, features
-from PIL.ExifTags import Base
+from PIL import Image, features
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.files import whole_or_nothing
-from tddsr.pictures import decoding
+from tddsr.pictures import decoding, raw
 from tddsr.pictures.encoding import encode
 from tddsr.pictures.metadata import Metadata
+from tddsr.pictures.opening import HEIF, Source, content_of, count_pages, name_of, opened
 from tddsr.pictures.picture import Layout, Picture, Pixels, convert
 from tddsr.pictures.pil import from_pil
-from tddsr.pictures.png import without_damage
 from tddsr.pictures.profiles import coded_colours, coded_profile
 from tddsr.pictures.vips import pyvips
 
-_HEIF = importlib.util.find_spec("pillow_heif") is not None
-_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+T = TypeVar("T")
 
 READABLE = {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".tga"}
 READABLE |= {".avif"} if features.check("avif") else set()
-READABLE |= {".heic", ".heif"} if _HEIF else set()
+READABLE |= {".heic", ".heif"} if HEIF else set()
+READABLE |= raw.SUFFIXES if raw.INSTALLED else set()
 """Suffixes of the files that a folder is searched for."""
-
-# What Pillow logs of damaged files is nothing for a terminal.
-logging.getLogger("PIL").addHandler(logging.NullHandler())
-# Metadata of a picture may well be larger than Pillow expects.
-PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 2**25)
 
 
 class _Kind(NamedTuple):
@@ -60,99 +51,14 @@ _KINDS = {
 WRITABLE = set(_KINDS)
 """Suffixes of the files that are written."""
 
+ANIMATIONS = {"GIF", "WEBP", "PNG", "AVIF"}
+"""Kinds of file whose several pictures are frames."""
+
+_ANIMATED = {".gif", ".avif"}
+"""Their suffixes, of those that are not written."""
+
 _BAND = 256
 """Rows that are put together at a time."""
-
-Source = Path | bytes
-"""A file, or all that is in one."""
-
-
-def _name(source: Source) -> str:
-    return "the given file" if isinstance(source, bytes) else str(source)
-
-
-def _content(source: Source) -> bytes:
-    return source if isinstance(source, bytes) else source.read_bytes()
-
-
-def _open(source: Source) -> Image.Image:
-    if isinstance(source, Path):
-        with contextlib.suppress(UnidentifiedImageError, ValueError):  # the latter of damaged metadata
-            return Image.open(source)
-    content = without_damage(_content(source))
-    with contextlib.suppress(UnidentifiedImageError):
-        return Image.open(io.BytesIO(content))
-    if content[4:8] != b"ftyp" or content[8:12] not in _HEIF_BRANDS:
-        return decoding.stand_in(content)
-    if not _HEIF:
-        raise ImageError("HEIC pictures need one more package: pip install 'tddsr[heif]'")
-    importlib.import_module("pillow_heif").register_heif_opener()
-    return Image.open(io.BytesIO(content))
-
-
-@contextlib.contextmanager
-def _opened(source: Source) -> Iterator[Image.Image]:
-    """Open a picture file; whatever goes wrong with it inside the block is an ImageError."""
-    name = _name(source)
-    try:
-        with warnings.catch_warnings():
-            # Damaged metadata, large pictures: an error, or of no account.
-            warnings.filterwarnings("ignore", module=r"PIL\b")
-            with _open(source) as image:
-                _choose_page(image)
-                yield image
-    except FileNotFoundError:
-        raise ImageError(f"{name}: no such file") from None
-    except IsADirectoryError:
-        raise ImageError(f"{name}: is a folder, not a picture") from None
-    except PermissionError:
-        raise ImageError(f"{name}: may not be read (permission denied)") from None
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture, or of a kind that cannot be read") from None
-    except Image.DecompressionBombError:
-        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise ImageError(f"{name}: its header says more than {most} million pixels, which is refused") from None
-    except MemoryError:
-        raise ImageError(f"{name}: too large for this machine's memory") from None
-    except Exception as error:  # decoders raise whatever they happened upon in a damaged file
-        reason = shorten(str(error), 200, placeholder=" ..") or type(error).__name__
-        raise ImageError(f"{name}: damaged or unsupported ({reason})") from error
-
-
-def _choose_page(image: Image.Image) -> None:
-    """Of a TIFF file that begins with a preview, go to the largest page that is none."""
-    if image.format != "TIFF" or not _is_preview(image):
-        return
-    areas = {}
-    for page in range(getattr(image, "n_frames", 1)):
-        if not _is_preview_at(image, page):
-            areas[page] = image.width * image.height
-    image.seek(max(areas, key=areas.__getitem__, default=0))
-    if not areas and Base.SubIFDs in getattr(image, "tag_v2", {}):
-        raise ImageError("only its preview can be read, as of raw files: convert it first")
-
-
-def _is_preview(image: Image.Image) -> bool:
-    return bool(getattr(image, "tag_v2", {}).get(Base.NewSubfileType, 0) & 1)
-
-
-def _is_preview_at(image: Image.Image, page: int) -> bool:
-    image.seek(page)
-    return _is_preview(image)
-
-
-def _pages(image: Image.Image) -> int:
-    """How many pictures a file holds, apart from previews."""
-    if image.format == "MPO" or (image.format == "TIFF" and image.tell() > 0):
-        return 1
-    here = image.tell()
-    try:
-        pages = int(getattr(image, "n_frames", 1))
-        return pages - sum(_is_preview_at(image, page) for page in range(pages) if image.format == "TIFF")
-    except Exception:  # the others are damaged, or of a kind that PIL does not know
-        return 1
-    finally:
-        image.seek(here)
 
 
 def _load(name: str, content: bytes, image: Image.Image) -> Image.Image:
@@ -185,12 +91,22 @@ def _is_lossless_webp(content: bytes) -> bool:
 
 
 def output_suffix(path: Path) -> str:
-    """Of what is made of a file: its own; ``.png`` for one that is not written, or cannot hold its transparency."""
+    """Of what is made of a file: its own; ``.png`` for one that is not written, or cannot hold its transparency.
+
+    An animation of a kind that is not written becomes ``.webp``.
+    """
     kind = _KINDS.get(path.suffix.lower())
-    if kind is not None and not kind.alpha:
-        with contextlib.suppress(ImageError), _opened(path) as image:
-            return ".png" if image.has_transparency_data else path.suffix
-    return ".png" if kind is None else path.suffix
+    if kind is None and path.suffix.lower() not in _ANIMATED:
+        return ".png"
+    if kind is None or not kind.alpha:
+        with contextlib.suppress(ImageError), opened(path) as image:
+            return path.suffix if kind and not image.has_transparency_data else _other_suffix(image)
+    return path.suffix if kind else ".png"
+
+
+def _other_suffix(image: Image.Image) -> str:
+    """Of what is made of a file whose own kind will not do."""
+    return ".webp" if image.format in ANIMATIONS and getattr(image, "is_animated", False) else ".png"
 
 
 def header_size(source: Source) -> tuple[int, int]:
@@ -199,51 +115,55 @@ def header_size(source: Source) -> tuple[int, int]:
     Raises:
         ImageError: the file is missing or not a picture.
     """
-    with _opened(source) as image:
+    with opened(source) as image:
         return image.size
 
 
 def kind_of(source: bytes) -> str:
-    """The suffix that fits an encoded picture; ``.png`` if its kind cannot be written.
+    """The suffix that fits an encoded picture; of a kind that cannot be written, as ``output_suffix``.
 
     Raises:
         ImageError: it is not a picture.
     """
-    with _opened(source) as image:
+    with opened(source) as image:
         name = "JPEG" if image.format == "MPO" else image.format
-    return next((suffix for suffix, kind in _KINDS.items() if kind.name == name), ".png")
+        return next((suffix for suffix, kind in _KINDS.items() if kind.name == name), _other_suffix(image))
 
 
 def read_picture(source: Source) -> Picture:
     """Read a picture file; bytes are all that is in one.
 
     Raises:
-        ImageError: the file is missing, not a picture, damaged, too large, or of an unsupported kind.
+        ImageError: the file is missing, not a picture, damaged, of an unsupported kind, or larger than ``allowed``.
     """
-    name = _name(source)
-    with _opened(source) as image:
-        if (pages := _pages(image)) > 1:
+    name = name_of(source)
+    with opened(source) as image:
+        if (pages := count_pages(image)) > 1:
             warnings.warn(f"{name}: holds {pages} pictures, the first is taken", ImageWarning, stacklevel=2)
-        content = without_damage(whole := _content(source))
-        if len(content) < len(whole):
-            warnings.warn(f"{name}: what is damaged of its metadata is left out", ImageWarning, stacklevel=2)
-        picture = decoding.read(content, image) or from_pil(_load(name, content, image))
-        if image.format == "WEBP" and _is_lossless_webp(content):
-            picture.metadata = replace(picture.metadata, lossless=True)
-        if (codes := coded_colours(content)) and (image.format == "PNG" or not picture.metadata.icc):
-            picture.metadata = replace(picture.metadata, icc=coded_profile(*codes, picture.grey))
-        return picture
+        return read_current(name, content_of(source), image)
+
+
+def read_current(name: str, content: bytes, image: Image.Image) -> Picture:
+    """The picture that an opened file is at; ``content`` is all that is in the file."""
+    picture = decoding.read(content, image) or from_pil(_load(name, content, image))
+    if image.format == "WEBP" and _is_lossless_webp(content):
+        picture.metadata = replace(picture.metadata, lossless=True)
+    if (codes := coded_colours(content)) and (image.format == "PNG" or not picture.metadata.icc):
+        picture.metadata = replace(picture.metadata, icc=coded_profile(*codes, picture.grey))
+    return picture
 
 
 def check_writable(path: Path, size: tuple[int, int] | None = None, alpha: bool = False) -> None:
     """Raise ImageError if a picture of ``size`` (width, height) cannot be written to ``path``, before it is made."""
-    _check_kind(str(path), path.suffix, size, alpha)
+    check_kind(str(path), path.suffix, size, alpha)
+    if path.is_dir():
+        raise ImageError(f"{path}: is a folder, and cannot be written as a picture")
     existing = next(parent for parent in path.absolute().parents if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise ImageError(f"{path}: cannot be written (no permission to write to {existing}, or not a folder)")
 
 
-def _check_kind(name: str, suffix: str, size: tuple[int, int] | None, alpha: bool) -> str:
+def check_kind(name: str, suffix: str, size: tuple[int, int] | None = None, alpha: bool = False) -> str:
     """What PIL calls a file with this suffix, which can hold such a picture."""
     if suffix.lower() not in _KINDS:
         raise ImageError(f"{name}: cannot write '{suffix}' files; use one of {', '.join(sorted(WRITABLE))}")
@@ -265,22 +185,28 @@ class _BandsError(Exception):
     """What makes the bands has raised its cause: no fault of the file."""
 
 
-def _marked(bands: Iterable[Pixels], layout: Layout) -> Iterator[Pixels]:
+def marked(made: Iterable[T]) -> Iterator[T]:
+    """What is made while a file is written: its own faults are told from those of the file."""
     try:
-        rows = 0
-        for band in bands:
-            if band.shape[1:] != (layout.width, layout.channels) or band.dtype != layout.dtype:
-                raise ValueError(f"a band is {band.shape} {band.dtype}, which does not fit {layout}")
-            rows += len(band)
-            yield band
-        if rows != layout.height:
-            raise ValueError(f"the bands have {rows} rows, which does not fit {layout}")
+        yield from made
     except Exception as error:
         raise _BandsError from error
 
 
+def checked(bands: Iterable[Pixels], layout: Layout) -> Iterator[Pixels]:
+    """The bands, if they are of such a picture."""
+    rows = 0
+    for band in bands:
+        if band.shape[1:] != (layout.width, layout.channels) or band.dtype != layout.dtype:
+            raise ValueError(f"a band is {band.shape} {band.dtype}, which does not fit {layout}")
+        rows += len(band)
+        yield band
+    if rows != layout.height:
+        raise ValueError(f"the bands have {rows} rows, which does not fit {layout}")
+
+
 @contextlib.contextmanager
-def _writing(name: str) -> Iterator[None]:
+def writing(name: str) -> Iterator[None]:
     """Whatever goes wrong with a file inside the block is an ImageError; what the bands raise comes out as it is."""
     try:
         yield
@@ -290,6 +216,15 @@ def _writing(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: cannot be written ({error.strerror or error})") from error
     except (pyvips.Error, ValueError) as error:
         raise ImageError(f"{name}: cannot be written ({' '.join(str(error).split())})") from error
+
+
+@contextlib.contextmanager
+def creating(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which is there whole or not at all; errors as of ``writing``."""
+    with writing(str(path)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_or_nothing(path) as temporary, temporary.open("w+b") as file:
+            yield file
 
 
 def write_bands(path: Path, bands: Iterable[Pixels], layout: Layout, metadata: Metadata) -> None:
@@ -306,18 +241,16 @@ def write_bands(path: Path, bands: Iterable[Pixels], layout: Layout, metadata: M
         Exception: whatever ``bands`` raises.
     """
     check_writable(path, layout.size, layout.alpha)
-    with _writing(str(path)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_or_nothing(path) as temporary, temporary.open("w+b") as file:
-            encode(file, _KINDS[path.suffix.lower()].name, _marked(bands, layout), layout, metadata)
+    with creating(path) as file:
+        encode(file, _KINDS[path.suffix.lower()].name, marked(checked(bands, layout)), layout, metadata)
 
 
 def encode_bands(kind: str, bands: Iterable[Pixels], layout: Layout, metadata: Metadata) -> bytes:
     """What ``write_bands`` would write into a file with the suffix ``kind``."""
     file = io.BytesIO()
-    name = _check_kind("the result", kind, layout.size, layout.alpha)
-    with _writing("the result"):
-        encode(file, name, _marked(bands, layout), layout, metadata)
+    name = check_kind("the result", kind, layout.size, layout.alpha)
+    with writing("the result"):
+        encode(file, name, marked(checked(bands, layout)), layout, metadata)
     return file.getvalue()
 
 
@@ -328,7 +261,7 @@ def write_picture(path: Path, picture: Picture) -> None:
         ImageError: the kind of file is unknown or cannot hold the picture, or the folder cannot be written to.
     """
     check_writable(path)
-    layout = Layout(*picture.size, picture.channels, stored_dtype(path.suffix, picture.rgb.dtype))
+    layout = replace(picture.layout, dtype=stored_dtype(path.suffix, picture.rgb.dtype))
     write_bands(path, _bands(picture, layout.dtype), layout, picture.metadata)
 
 

@@ -15,6 +15,7 @@ from PIL.ExifTags import Base
 from PIL.PngImagePlugin import PngInfo
 
 from tddsr.errors import ImageWarning
+from tddsr.pictures.jpeg import joined_xmp, xmp_extension
 from tddsr.pictures.profiles import SRGB, gamma_profile
 
 _TRUE_TAGS = {
@@ -67,12 +68,14 @@ _MOST_DPI = 65535
 class Metadata:
     """``exif`` tells neither orientation, sizes nor resolution; ``dpi`` is the resolution across and down.
 
-    ``text`` is that of PNG files, whose ``Comment`` other kinds have as well. ``lossless`` is how the file was packed.
+    ``more_xmp`` is a second packet, by which that of a JPEG goes on beyond 64 KiB. ``text`` is that of PNG files, whose
+    ``Comment`` other kinds have as well. ``lossless`` is how the file was packed.
     """
 
     icc: bytes | None = None
     exif: bytes | None = None
     xmp: bytes | None = None
+    more_xmp: bytes | None = None
     iptc: bytes | None = None
     text: Mapping[str, str] = field(default_factory=dict)
     dpi: tuple[float, float] | None = None
@@ -180,6 +183,8 @@ def read_metadata(image: Image.Image) -> Metadata:
         xmp = xmp.encode()
     if isinstance(xmp, bytes):
         found["xmp"] = _STALE_XMP.sub(b"", xmp)
+        if more := xmp_extension(xmp, (segment for _, segment in getattr(image, "applist", ()))):
+            found["more_xmp"] = _STALE_XMP.sub(b"", more)
     photoshop = image.info.get("photoshop")
     iptc = photoshop.get(_PHOTOSHOP_IPTC) if isinstance(photoshop, dict) else tags.get(Base.IPTCNAA)
     if isinstance(iptc, bytes):
@@ -220,8 +225,11 @@ def _photoshop_segment(iptc: bytes) -> bytes:
 
 def held(metadata: Metadata, kind: str) -> Metadata:
     """What a JPEG, PNG, TIFF or WEBP can hold of the metadata; a warning tells what is left out."""
-    exif, texts = metadata.exif, dict(metadata.text)
-    blocks = {"XMP": metadata.xmp, "IPTC": metadata.iptc, "comment": texts.pop("Comment", "").encode(), "text": texts}
+    exif, xmp, texts = metadata.exif, metadata.xmp, dict(metadata.text)
+    more = metadata.more_xmp
+    if xmp and more and kind != "JPEG" and (whole := joined_xmp(xmp, more)):
+        xmp, more = whole, None
+    blocks = {"XMP": xmp, "IPTC": metadata.iptc, "comment": texts.pop("Comment", "").encode(), "text": texts}
     other = [name for name, block in blocks.items() if block and name not in _HOLDS[kind]]
     long = []
     if kind == "JPEG":
@@ -229,14 +237,18 @@ def held(metadata: Metadata, kind: str) -> Metadata:
         if long := _shorten(tags, _MOST_IN_JPEG):
             exif = tags.tobytes()
         long += [name for name, block in blocks.items() if name not in other and len(block or b"") > _MOST_IN_JPEG]
-    for names, reason in ((long, f"too long for {kind}, which holds 64 KiB"), (other, f"{kind} cannot hold them")):
+    if more:
+        long.append("the second part of XMP")
+    too_long = f"too long for {kind}, which holds 64 KiB" if kind == "JPEG" else "not written as such packets are"
+    for names, reason in ((long, too_long), (other, f"{kind} cannot hold them")):
         if names:
             warnings.warn(f"{', '.join(names)} left out: {reason}", ImageWarning, stacklevel=2)
     gone = {*long, *other}
     return replace(
         metadata,
         exif=exif,
-        xmp=None if "XMP" in gone else metadata.xmp,
+        xmp=None if "XMP" in gone else xmp,
+        more_xmp=None,
         iptc=None if "IPTC" in gone else metadata.iptc,
         text={k: v for k, v in metadata.text.items() if ("comment" if k == "Comment" else "text") not in gone},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,10 +11,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFilter import MaxFilter, MinFilter
 
+from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures.metadata import Metadata
 
 Pixels = NDArray[Any]
 """(H,W,3) or (H,W); uint8, uint16, or floating point in [0,1]."""
+
+ROUNDING = 1e-4
+"""Values of floating point this far outside of [0,1] are in it."""
+
+_MOST_OUTSIDE = 0.1
+"""Share of the values; in pictures of 0 to 1 only lights are brighter than white."""
+
+_STEP = 1e-6
+"""A part of white that no file holds."""
 
 LUMA = (0.299, 0.587, 0.114)
 """What red, green and blue add to the brightness of BT.601."""
@@ -56,6 +67,11 @@ class Picture:
         return (1 if self.grey else 3) + (self.alpha is not None)
 
     @property
+    def layout(self) -> Layout:
+        """Of ``pixels``."""
+        return Layout(*self.size, self.channels, self.rgb.dtype)
+
+    @property
     def rgb_8_bit(self) -> Pixels:
         """``rgb`` as uint8."""
         return to_8_bit(self.rgb)
@@ -85,6 +101,11 @@ class Layout:
         """Whether there is transparency."""
         return self.channels in (2, 4)
 
+    @property
+    def nbytes(self) -> int:
+        """Of all pixels, unpacked."""
+        return self.width * self.height * self.channels * self.dtype.itemsize
+
 
 def largest(dtype: np.dtype[Any]) -> float:
     """The value of white."""
@@ -107,14 +128,35 @@ def to_8_bit(values: Pixels) -> Pixels:
     return convert(values, np.dtype(np.uint8))
 
 
+def in_range(values: Pixels) -> Pixels:
+    """Floating point as float32 in [0,1]: the few values outside are clipped, which is said if it is not rounding.
+
+    Raises:
+        ImageError: more than a tenth are outside, so that white is another value; or some are no numbers.
+    """
+    if not np.isfinite(values).all():
+        raise ImageError("some of its values are infinite or no numbers (NaN)")
+    outside = ((values < -ROUNDING) | (values > 1 + ROUNDING)).mean()
+    if outside > _MOST_OUTSIDE:
+        told = f"{values.min():.4g} to {values.max():.4g}"
+        raise ImageError(f"its values are {told}, not 0 (black) to 1 (white): scale them, or convert it to 16 bit")
+    if outside:
+        told = f"{max(outside, 1e-4):.2%} of its values, which are darker than 0 or brighter than 1, are clipped"
+        warnings.warn(told, ImageWarning, stacklevel=2)
+    return values.clip(0, 1).astype(np.float32, copy=False)
+
+
 def used_range(pixels: Pixels) -> tuple[float, float]:
     """The values that are as black and white to a picture: its least and largest where it uses less than half a range.
 
-    Only of more than 8 bits; others have no finer steps to show.
+    Only of more than 8 bits; others have no finer steps to show. One value alone is in the middle of two steps.
     """
     white = largest(pixels.dtype)
     low, high = float(pixels.min()), float(pixels.max())
-    return (low, high) if pixels.dtype != np.uint8 and 0 < high - low < white / 2 else (0.0, white)
+    if pixels.dtype == np.uint8 or high - low >= white / 2:
+        return 0.0, white
+    step = _STEP * white if low == high else 0
+    return low - step, high + step
 
 
 SOFT_EDGE, _HARD_EDGE = 0.6, 0.9
@@ -154,8 +196,9 @@ def _fill(sums: Pixels, weights: Pixels) -> Pixels:
 
 
 def same_channels(rgb: Pixels) -> bool:
-    """Whether a colour picture shows greys only."""
-    return bool((rgb[..., :1] == rgb[..., 1:]).all())
+    """Whether a colour picture shows greys only; of most others the first rows tell."""
+    bands = (rgb[top : top + 256] for top in range(0, len(rgb), 256))
+    return all((band[..., :1] == band[..., 1:]).all() for band in bands)
 
 
 def centre(pixels: Pixels, side: int) -> Pixels:

@@ -10,8 +10,11 @@ from PIL.ExifTags import Base
 
 from tddsr.errors import ImageError
 from tddsr.pictures.metadata import Metadata, read_metadata
-from tddsr.pictures.picture import Picture, to_8_bit
+from tddsr.pictures.picture import Picture, Pixels, in_range, to_8_bit
 from tddsr.pictures.profiles import in_srgb
+
+_BAND = 256
+"""Rows that are converted at a time."""
 
 
 def _from_deep_grey(image: Image.Image, white_is_zero: bool, metadata: Metadata) -> Picture:
@@ -33,7 +36,8 @@ def from_pil(image: Image.Image) -> Picture:
     """Take a PIL image of any mode apart. Mode I is 16 bit, or 8 bit where no value is above 255.
 
     Raises:
-        ImageError: it has no pixels, floating-point ones, or 16-bit ones in planes, which PIL decodes wrongly.
+        ImageError: it has no pixels, or 16-bit ones in planes, which PIL decodes wrongly; 32 bits, unless 16 suffice;
+            or floating point that is not in [0,1].
     """
     if 0 in image.size:
         raise ImageError(f"a picture of {image.width}x{image.height} has no pixels")
@@ -42,9 +46,10 @@ def from_pil(image: Image.Image) -> Picture:
     if tags.get(Base.PlanarConfiguration) == 2 and tags.get(Base.BitsPerSample, (8,))[0] > 8:
         raise ImageError("16-bit colour in planes is not supported: save it as 8 bit, or with pixels side by side")
     white_is_zero = tags.get(Base.PhotometricInterpretation) == 0
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(Base.Orientation, 1) != 1:  # or it would be copied all the same
+        image = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        raise ImageError("floating-point pictures are not supported: convert it to 8 or 16 bit")
+        return Picture.of(in_range(np.asarray(image)[..., None]), metadata.fitting(grey=True))
     if image.mode.startswith("I"):
         return _from_deep_grey(image, white_is_zero, metadata)
     if image.mode == "La":  # grey that is multiplied with its transparency: PIL knows one way out of it
@@ -56,17 +61,26 @@ def from_pil(image: Image.Image) -> Picture:
     if image.has_transparency_data:
         pixels = np.asarray(image.convert("RGBA"))
         return Picture(np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3]), grey, metadata)
-    return Picture(np.asarray(image.convert("RGB")), None, grey, metadata)
+    return Picture(_rgb(image), None, grey, metadata)
+
+
+def _rgb(image: Image.Image) -> Pixels:
+    """(H,W,3), band by band: of the whole at once there would be three copies for a while."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, _BAND):
+        box = (0, top, image.width, min(top + _BAND, image.height))
+        pixels[top : top + _BAND] = np.asarray(image.crop(box).convert("RGB"))
+    return pixels
 
 
 def to_pil(picture: Picture) -> Image.Image:
-    """Put a picture together again: L, LA, I;16, RGB or RGBA.
+    """Put a picture together again: L, LA, I;16, F, RGB or RGBA.
 
     Raises:
-        ImageError: 16-bit colour or transparency, which PIL cannot hold.
+        ImageError: 16-bit or floating-point colour or transparency, which PIL cannot hold.
     """
-    if picture.rgb.dtype == np.uint16 and (not picture.grey or picture.alpha is not None):
-        raise ImageError("16-bit pictures can only be grey and opaque")
+    if picture.rgb.dtype != np.uint8 and (not picture.grey or picture.alpha is not None):
+        raise ImageError("pictures of more than 8 bits can only be grey and opaque")
     image = Image.fromarray(picture.luma if picture.grey else picture.rgb)
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha))

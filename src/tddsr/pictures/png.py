@@ -18,16 +18,28 @@ def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(name)))
 
 
+def parts_of(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(name, content) of the parts of a PNG file that is whole."""
+    start = len(MARK)
+    while start < len(content):
+        end = start + 8 + int.from_bytes(content[start : start + 4], "big")
+        yield content[start + 4 : start + 8], content[start + 8 : end]
+        start = end + 4
+
+
 def without_damage(content: bytes) -> bytes:
     """A PNG file without parts that can be missing and whose checksum or length is wrong; others as they are."""
-    return b"".join(_whole_parts(content)) if content.startswith(MARK) else content
+    if not content.startswith(MARK):
+        return content
+    parts = list(_whole_parts(memoryview(content)))
+    return content if sum(map(len, parts)) == len(content) else b"".join(parts)
 
 
-def _whole_parts(content: bytes) -> Iterator[bytes]:
+def _whole_parts(content: memoryview) -> Iterator[memoryview]:
     start, name = len(MARK), b""
     yield content[:start]
     while start < len(content) and name != b"IEND":
-        size, name = int.from_bytes(content[start : start + 4], "big"), content[start + 4 : start + 8]
+        size, name = int.from_bytes(content[start : start + 4], "big"), bytes(content[start + 4 : start + 8])
         part = content[start : start + size + 12]
         needed = not name[:1].islower() or name == b"fdAT"
         if needed or (size == _LENGTHS.get(name, size) and zlib.crc32(part[4:-4]).to_bytes(4, "big") == part[-4:]):

@@ -1,0 +1,96 @@
+"""The parts of JPEG files that tell of the picture: left out where they are damaged; XMP in several of them."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Iterator
+
+MARK = b"\xff\xd8\xff"
+"""What such a file begins with."""
+
+_PHOTOSHOP = b"Photoshop 3.0\0"
+_LENGTHS = {(0xE0, b"JFIF"): 14, (0xEE, b"Adobe"): 12, (0xE2, b"ICC_PROFILE\0"): 14}
+"""Of segments that a decoder passes over where they are shorter."""
+
+_SCAN, _END = 0xDA, 0xD9
+
+_EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
+_HAS_EXTENSION = re.compile(rb"xmpNote:HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})")
+
+_RDF = re.compile(rb"<rdf:RDF\b([^>]*)>(.*)</rdf:RDF\s*>", re.DOTALL)
+_NAMESPACE = re.compile(rb"(xmlns:[\w.-]+)\s*=\s*(\"[^\"]*\"|'[^']*')")
+
+
+def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of each segment in front of the pixels."""
+    at = 2
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] not in (_SCAN, _END):
+        if content[at + 1] == 0xFF:  # padding
+            at += 1
+            continue
+        end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        yield content[at + 1], at, end
+        at = end
+
+
+def _is_whole(marker: int, body: bytes) -> bool:
+    for (kind, name), length in _LENGTHS.items():
+        if marker == kind and body.startswith(name):
+            return len(body) >= length
+    if marker != 0xED or not body.startswith(_PHOTOSHOP):
+        return True
+    at = len(_PHOTOSHOP)
+    while body[at : at + 4] == b"8BIM":
+        at += 7 + int.from_bytes(body[at + 6 : at + 7], "big")
+        at += at % 2
+        at += 4 + int.from_bytes(body[at : at + 4], "big")
+        if at > len(body):
+            return False
+        at += at % 2
+    return True
+
+
+def without_damage(content: bytes) -> bytes:
+    """A JPEG file without segments that are cut off, and not needed to show it; others as they are."""
+    if not content.startswith(MARK):
+        return content
+    damaged = [
+        (start, end) for marker, start, end in _segments(content) if not _is_whole(marker, content[start + 4 : end])
+    ]
+    for start, end in reversed(damaged):
+        content = content[:start] + content[end:]
+    return content
+
+
+def xmp_extension(packet: bytes, segments: Iterable[bytes]) -> bytes | None:
+    """The packet by which an XMP packet of a JPEG goes on, in other segments; None if any of it is missing."""
+    if not (told := _HAS_EXTENSION.search(packet)):
+        return None
+    mark, parts, length = _EXTENSION + told[1], {}, 0
+    for segment in segments:
+        if segment.startswith(mark) and len(segment) >= len(mark) + 8:
+            length, offset = struct.unpack_from(">II", segment, len(mark))
+            parts[offset] = segment[len(mark) + 8 :]
+    extension = b""
+    for offset, part in sorted(parts.items()):
+        if offset != len(extension):
+            return None
+        extension += part
+    return extension if 0 < length == len(extension) else None
+
+
+def joined_xmp(packet: bytes, extension: bytes) -> bytes | None:
+    """One packet of two; None if they are not written as such packets are."""
+    into, part = _RDF.search(packet), _RDF.search(extension)
+    if into is None or part is None:
+        return None
+    known, added = _namespaces(packet[: into.start(2)]), _namespaces(extension[: part.start(2)])
+    if any(known.get(name, value)[1:-1] != value[1:-1] for name, value in added.items()):
+        return None
+    names = b"".join(b" " + name + b"=" + value for name, value in added.items() if name not in known)
+    return packet[: into.end(1)] + names + packet[into.end(1) : into.end(2)] + part[2] + packet[into.end(2) :]
+
+
+def _namespaces(text: bytes) -> dict[bytes, bytes]:
+    return dict(_NAMESPACE.findall(text))
