@@ -247,7 +247,7 @@ def test_the_watch_warns_of_a_downsampler_that_leaves_the_pairs_or_idles():
         ((0.1, 0.1, 0.05), 1200, None),
     ):
         watch = DownsamplerWatch()
-        said = []
+        said: list[str] = []
         for _ in range(steps):
             watch.add(*figures)
             said += filter(None, [watch.warning()])
