@@ -29,7 +29,8 @@ from tddsr.pictures.picture import Picture, spread_colours
 from tddsr.pictures.pil import from_pil
 from tddsr.pictures.profiles import SRGB as SRGB_XY
 from tddsr.pictures.profiles import coded_profile, gamma_profile
-from tddsr.upscaler import Size, Upscaler, made_from, output_path
+from tddsr.pictures.sizes import Size, made_from, output_path
+from tddsr.upscaler import Upscaler
 from tests.conftest import photo
 from tests.samples import chunk, long_xmp, packet, samples
 from tests.samples import exif as exif_of_a_camera

@@ -22,7 +22,8 @@ from tddsr.pictures.frames import Frames, count_pictures, encode_frames, find_fr
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.picture import Layout, Picture
 from tddsr.pictures.sequences import Timing
-from tddsr.upscaler import Size, Upscaler, output_path
+from tddsr.pictures.sizes import Size, output_path
+from tddsr.upscaler import Upscaler
 from tests.conftest import photo
 from tests.samples import PROFILE, XMP, chunk, exif, saved
 

@@ -12,7 +12,8 @@ from tddsr.engines.torch import TorchEngine
 from tddsr.errors import ImageError
 from tddsr.model import Model
 from tddsr.networks.compact import CompactNet
-from tddsr.upscaler import Size, Upscaler, output_path
+from tddsr.pictures.sizes import Size, output_path
+from tddsr.upscaler import Upscaler
 from tddsr.weights.file import save_model
 from tests.conftest import photo, small_rrdb
 from tests.derived import small_paper_model

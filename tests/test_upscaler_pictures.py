@@ -14,7 +14,8 @@ from tddsr.errors import ImageWarning, ModelError
 from tddsr.model import Model
 from tddsr.pictures.files import write_bands
 from tddsr.pictures.picture import used_range
-from tddsr.upscaler import Size, Upscaler, made_from, output_path
+from tddsr.pictures.sizes import Size, made_from, output_path
+from tddsr.upscaler import Upscaler
 from tests.conftest import photo
 from tests.derived import small_paper_model
 

@@ -56,7 +56,8 @@ def upscale(
     from tddsr import bulk
     from tddsr.engines.engine import describe
     from tddsr.pictures.frames import count_pictures
-    from tddsr.upscaler import Size, Upscaler, made_from, output_path
+    from tddsr.pictures.sizes import Size, made_from, output_path
+    from tddsr.upscaler import Upscaler
 
     sizes = {"--scale": scale, "--width": width, "--height": height, "--max-side": max_side}
     if len(given := [name for name, value in sizes.items() if value is not None]) > 1:
