@@ -700,11 +700,11 @@ def test_a_result_is_known_by_the_picture_beside_it(tmp_path):
 def test_a_folder_finds_more_kinds_and_counts_the_rest(tmp_path):
     scene().save(tmp_path / "a.jfif", "JPEG")
     scene().save(tmp_path / "b.tga")
-    for name in ("c.cr2", "d.cr2", "README"):
+    for name in ("c.psd", "d.psd", "README"):
         (tmp_path / name).write_text("")
     found, others = search(tmp_path)
     assert [path.name for path in found] == ["a.jfif", "b.tga"]
-    assert others == {".cr2": 2, "without suffix": 1}
+    assert others == {".psd": 2, "without suffix": 1}
 
 
 def test_linked_folders_are_followed_once_and_never_upwards(tmp_path):
