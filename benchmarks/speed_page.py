@@ -36,7 +36,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 @dataclass(frozen=True)
 class Page:
-    """All that was found; ``peaks`` in GFLOP/s by threads and type, ``costs`` in multiply-adds a pixel by model."""
+    """All that was found; ``peaks`` in GFLOP a CPU second by threads and type, ``costs`` in multiply-adds a pixel."""
 
     peaks: dict[int, dict[str, float]]
     costs: dict[str, float]
@@ -68,15 +68,15 @@ class Page:
 Written by `{command}` on {time.strftime("%Y-%m-%d")}, in {self.seconds / 60:.0f} minutes.
 
 {_machine()}. Load before the run {self.load_before:.1f}: {quiet}. {_versions()}.
-Measured peak, GFLOP/s of matrix products: {peaks}.
+Measured peak, GFLOP of matrix products a CPU second: {peaks}.
 
 Every case is a process of its own, and all cases of a round follow each other before the next round. *Warm* are calls
 after the first one, with the picture and its result in memory, least / median in seconds. *Cold* is from the start of
 Python to the first picture, the package and the model loaded. *CPU* is user + system of a warm call, the least. *MiB*
-is the largest resident memory of the process; *of peak*: multiply-adds that the picture needs, those of margins not
-counted, over what the processor was measured to do in that type. *x4plus* is Real-ESRGAN x4plus with its own weights;
-*paper* is the paper's one-step model (Swin U-Net and VQ autoencoder) with random weights, in this package's code. Large
-pictures and *paper* ran in one round."""
+is the largest resident memory of the process; *of peak*: the multiply-adds that the picture needs, those of margins not
+counted, over what as many CPU seconds of matrix products do in that type. *x4plus* is Real-ESRGAN x4plus with its own
+weights; *paper* is the paper's one-step model (Swin U-Net and VQ autoencoder) with random weights, in this package's
+code. Large pictures and *paper* ran in one round."""
 
     def _pictures(self) -> Iterator[str]:
         """For each picture and number of threads a table."""
@@ -97,7 +97,7 @@ pictures and *paper* ran in one round."""
         share = ""
         if cost is not None:
             peak = self.peaks[case.threads][precision] * 1e9
-            share = f"{2 * cost * case.width * case.height / min(found.warm) / peak:.0%}"
+            share = f"{2 * cost * case.width * case.height / min(found.cpu) / peak:.0%}"
         cold = pair(found.cold)
         return [found.label, ratio, pair(found.warm), cold, f"{min(found.cpu):.3g}", f"{found.peak:.0f}", share]
 
