@@ -76,7 +76,7 @@ Python to the first picture, the package and the model loaded. *CPU* is user + s
 is the largest resident memory of the process; *of peak*: the multiply-adds that the picture needs, those of margins not
 counted, over what as many CPU seconds of matrix products do in that type. *x4plus* is Real-ESRGAN x4plus with its own
 weights; *paper* is the paper's one-step model (Swin U-Net and VQ autoencoder) with random weights, in this package's
-code. Large pictures and *paper* ran in one round."""
+code. Large pictures, of which the first call counts as warm, and *paper* ran in one round."""
 
     def _pictures(self) -> Iterator[str]:
         """For each picture and number of threads a table."""
