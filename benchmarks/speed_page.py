@@ -74,9 +74,10 @@ Every case is a process of its own, and all cases of a round follow each other b
 after the first one, with the picture and its result in memory, least / median in seconds. *Cold* is from the start of
 Python to the first picture, the package and the model loaded. *CPU* is user + system of a warm call, the least. *MiB*
 is the largest resident memory of the process; *of peak*: the multiply-adds that the picture needs, those of margins not
-counted, over what as many CPU seconds of matrix products do in that type. *x4plus* is Real-ESRGAN x4plus with its own
-weights; *paper* is the paper's one-step model (Swin U-Net and VQ autoencoder) with random weights, in this package's
-code. Large pictures, of which the first call counts as warm, and *paper* ran in one round."""
+counted, over what as many CPU seconds of matrix products do in that type; more than all of it where convolutions are
+done by Winograd's way, which needs fewer. *x4plus* is Real-ESRGAN x4plus with its own weights; *paper* is the paper's
+one-step model (Swin U-Net and VQ autoencoder) with random weights, in this package's code. Large pictures, of which the
+first call counts as warm, and *paper* ran in one round."""
 
     def _pictures(self) -> Iterator[str]:
         """For each picture and number of threads a table."""
