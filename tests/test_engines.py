@@ -105,6 +105,37 @@ def test_the_shipped_graphs_are_made_from_the_shipped_weights(name):
     assert linked == {weights.name}
 
 
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA here")),
+    pytest.param("mps", marks=pytest.mark.skipif(not torch.backends.mps.is_available(), reason="no MPS here")),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("precision", "most"), [("float32", 1), ("bfloat16", 8)])
+def test_every_device_and_precision_gives_the_pixels_of_the_cpu(device, precision, most):
+    picture = photo(45, 61)
+    engine = TorchEngine.load("compact-small", device, precision)
+    assert (engine.device.partition(":")[0], engine.precision) == (device, precision)
+    expected = Upscaler(TorchEngine.load("compact-small", "cpu"), tile=None)(picture)
+    for tile in ("auto", 24):
+        assert largest_difference(Upscaler(engine, tile=tile)(picture), expected) <= most
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_pytorch_computes_in_channels_last_order(exported, device):
+    engine, seen = TorchEngine.load(exported[0], device), []
+    for module in engine.model.network.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
+            module.register_forward_hook(
+                lambda _, __, y: seen.append(y.is_contiguous(memory_format=torch.channels_last))
+            )
+    Upscaler(engine)(photo(20, 24))
+    assert len(seen) > 5
+    assert all(seen)
+
+
 def test_a_graph_is_told_what_an_engine_needs(exported):
     file, graph = exported
     told, model = OnnxEngine(graph).graph, TorchEngine.load(file).model

@@ -8,11 +8,14 @@ from PIL import Image
 from tddsr import enlarge as module
 from tddsr.device import pick_device
 from tddsr.engines.engine import describe
+from tddsr.engines.load import load_engine
 from tddsr.engines.torch import TorchEngine
+from tddsr.enlarge import Enlarger
 from tddsr.errors import ImageError
 from tddsr.model import Model
 from tddsr.networks.compact import CompactNet
 from tddsr.pictures.sizes import Size, output_path
+from tddsr.tiling import plan
 from tddsr.upscaler import Upscaler
 from tddsr.weights.file import save_model
 from tests.conftest import photo, small_rrdb
@@ -258,7 +261,7 @@ def test_progress_counts_tiles(student):
 
 
 def test_auto_tiles_bound_the_memory(student, monkeypatch):
-    monkeypatch.setattr(module, "_BUDGET", CompactNet.bytes_per_lr_pixel * 80**2)  # as if only 80x80 pixels fitted
+    monkeypatch.setattr(module, "_MOST_BUDGET", CompactNet.bytes_per_lr_pixel * 80**2)  # as if only 80x80 pixels fitted
     areas = []
     run = TorchEngine._run
 
@@ -269,6 +272,22 @@ def test_auto_tiles_bound_the_memory(student, monkeypatch):
     monkeypatch.setattr(TorchEngine, "_run", spy)
     Upscaler(TorchEngine(student))(photo(150, 200))
     assert max(areas) <= 84**2
+
+
+@pytest.mark.parametrize(("model", "width", "height", "most", "mebibytes"), [
+    ("compact", 1500, 1000, 1.35, 1050),
+    ("compact-small", 1500, 1000, 1.7, 320),
+    ("compact-small", 2500, 2500, 1.9, 320),
+])  # fmt: skip
+def test_margins_cost_less_than_a_photo_within_the_memory_that_tiles_may_take(model, width, height, most, mebibytes):
+    engine = load_engine(model, engine="onnx", device="cpu")
+    tile, halo = Enlarger(engine, "auto")._cut(height, width, 1)
+    assert halo is not None
+    assert engine.bytes_per_lr_pixel is not None
+    areas = [t.source.height * t.source.width for t in plan(height, width, tile, halo, engine.multiple)]
+    assert sum(areas) <= most * height * width
+    row = 4 * tile[0] * 4 * width * 3 * 4
+    assert max(areas) * engine.bytes_per_lr_pixel + row <= mebibytes * 2**20
 
 
 def test_a_network_that_sees_too_far_for_memory_is_blended(monkeypatch):
@@ -283,7 +302,7 @@ def test_a_network_that_sees_too_far_for_memory_is_blended(monkeypatch):
     assert halo > 128
     picture = photo(120, 150)
     whole = Upscaler(TorchEngine(model))(picture).astype(int)
-    monkeypatch.setattr(module, "_BUDGET", needed * 100**2)
+    monkeypatch.setattr(module, "_MOST_BUDGET", needed * 100**2)
     monkeypatch.setattr(module, "_BLENDED_TILE", 96)
     sides = []
     run = TorchEngine._run

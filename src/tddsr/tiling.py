@@ -101,12 +101,15 @@ def fit(height: int, width: int, halo: int, multiple: int, room: Callable[[int],
     """
     halo = round_up(halo, multiple)
     best, fewest = None, math.inf
+    half = round_up(-(-width // 2), multiple)
     for tall in range(multiple, round_up(height, multiple) + 1, multiple):
-        read = height if tall >= height else min(tall + 2 * halo, height)
-        wide = width if read * width <= room(tall) else (room(tall) // read - 2 * halo) // multiple * multiple
+        down = -(-height // tall)
+        read = min(tall + min(down - 1, 2) * halo, height)  # one of two has a margin on one side only
+        most = room(tall) // read
+        wide = width if width <= most else half if half + halo <= most else (most - 2 * halo) // multiple * multiple
         if wide <= 0:
             break
-        down, across = -(-height // tall), -(-width // wide)
+        across = -(-width // wide)
         in_all = (height + 2 * halo * (down - 1)) * (width + 2 * halo * (across - 1))
         if in_all < fewest:
             best, fewest = (tall, wide), in_all

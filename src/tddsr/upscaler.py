@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -74,6 +75,7 @@ class Upscaler:
     def __init__(self, engine: Engine, tile: Tile = "auto") -> None:
         self.engine = engine
         self.enlarger = Enlarger(engine, tile)
+        self._made_of: tuple[str | Path, tuple[tuple[str, Any], ...]] | None = None
 
     @classmethod
     def load(
@@ -86,6 +88,7 @@ class Upscaler:
         fast: bool = False,
         tile: Tile = "auto",
         compiled: bool = False,
+        threads: int | None = None,
     ) -> Upscaler:
         """Load a model by name or from a file.
 
@@ -105,13 +108,29 @@ class Upscaler:
             tile: largest side of a tile in lr pixels; None for the whole picture at once; ``auto`` fits it to memory
                 where tiles are exact, and is 256 elsewhere. Where memory runs out it is halved.
             compiled: run the network through ``torch.compile``: the first picture of each size takes a minute more.
+            threads: of a CPU; None: what OMP_NUM_THREADS says, else as many as the process may use. With ``torch`` for
+                all that PyTorch does in the process.
 
         Raises:
             ModelError: no such model, the file cannot be used, or it needs PyTorch, which is not installed.
             UsageError: no such engine, device or type; options that do not go together; or an impossible tile.
         """
-        chosen = load_engine(model, engine=engine, device=device, dtype=dtype, fast=fast, compiled=compiled)
-        return cls(chosen, tile)
+        options: dict[str, Any] = {
+            "engine": engine,
+            "device": device,
+            "dtype": dtype,
+            "fast": fast,
+            "compiled": compiled,
+        }
+        upscaler = cls(load_engine(model, **options, threads=threads), tile)
+        upscaler._made_of = (model, (*options.items(), ("tile", tile), ("threads", threads)))
+        return upscaler
+
+    def __reduce__(self) -> tuple[Callable[..., Upscaler], tuple[Any, ...]]:
+        """For other processes: how it was loaded, which is done once in each; a model file must be there too."""
+        if self._made_of is None:
+            raise UsageError("only an upscaler that was made by load can be sent to another process")
+        return _loaded_once, self._made_of
 
     def __call__(
         self,
@@ -195,6 +214,11 @@ class Upscaler:
         steps = self.engine.default_steps if steps is None else steps
         self.engine.check_steps(steps)
         return Sampling(seed, steps, sampler)
+
+
+@functools.cache
+def _loaded_once(model: str | Path, options: tuple[tuple[str, Any], ...]) -> Upscaler:
+    return Upscaler.load(model, **dict(options))
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tddsr.cli.root import OverwriteOption, app, printable, read_tile, tell
+from tddsr.cli.root import OverwriteOption, app, read_tile, tell, without_collection
 from tddsr.errors import UsageError
+
+if TYPE_CHECKING:
+    from tddsr.cli.bars import Bars
 
 
 @app.command()
@@ -50,14 +54,12 @@ def upscale(
     as_json: Annotated[bool, typer.Option("--json", help="a line of JSON for each picture, and a summary")] = False,
 ) -> None:
     """Enlarge pictures. A picture that fails is reported, the others go on, and the exit code is 1."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from tddsr import bulk
-    from tddsr.engines.engine import describe
-    from tddsr.pictures.frames import count_pictures
-    from tddsr.pictures.sizes import Size, made_from, output_path
-    from tddsr.upscaler import Upscaler
+    with without_collection():
+        from tddsr import bulk
+        from tddsr.engines.engine import describe
+        from tddsr.pictures.frames import count_pictures
+        from tddsr.pictures.sizes import Size, made_from, output_path
+        from tddsr.upscaler import Upscaler
 
     sizes = {"--scale": scale, "--width": width, "--height": height, "--max-side": max_side}
     if len(given := [name for name, value in sizes.items() if value is not None]) > 1:
@@ -75,22 +77,17 @@ def upscale(
     if steps is not None:
         upscaler.engine.check_steps(steps)
 
-    console = Console(stderr=True)
-    live = console.is_terminal and not as_json
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not live, redirect_stdout=False) as progress:
-        everything = progress.add_task("pictures", total=len(jobs), visible=len(jobs) > 1)
-        tiles = progress.add_task("tiles", total=None, visible=False)
+    live = sys.stderr.isatty() and not as_json
+    with _bars(len(jobs)) if live else contextlib.nullcontext() as bars:
 
         def enlarge(source: Path, target: Path) -> int:
-            progress.reset(tiles, description=printable(source.name), visible=True)
             picture: Any = source
             if bulk.STREAM in (source, target):
                 picture = sys.stdin.buffer.read() if source == bulk.STREAM else source.read_bytes()
             large = upscaler(
                 picture, **asdict(size), seed=seed, steps=steps, sampler=sampler, strip_metadata=strip_metadata,
                 largest_input=largest_input, output=None if target == bulk.STREAM else target,
-                progress=lambda done, total: progress.update(tiles, completed=done, total=total),
+                progress=bars.begin(source.name) if bars else None,
             )  # fmt: skip
             if target == bulk.STREAM:
                 sys.stdout.buffer.write(large)
@@ -98,13 +95,20 @@ def upscale(
             return count_pictures(large if target == bulk.STREAM else target)
 
         def echo(message: str, *, err: bool) -> None:
-            if live and (err or sys.stdout.isatty()):  # above the bars
-                console.out(message, highlight=False)
+            if bars and (err or sys.stdout.isatty()):
+                bars.line(message)
             else:
                 typer.echo(message, err=err)
 
-        results = progress.track(bulk.run(jobs, enlarge, overwrite), len(jobs), task_id=everything)
-        tell(results, as_json, to_stderr=to_stdout, echo=echo, about=lambda: describe(upscaler.engine))
+        results = bulk.run(jobs, enlarge, overwrite)
+        shown = bars.track(results) if bars else results
+        tell(shown, as_json, to_stderr=to_stdout, echo=echo, about=lambda: describe(upscaler.engine))
+
+
+def _bars(pictures: int) -> Bars:
+    from tddsr.cli.bars import Bars  # who looks at no terminal need not wait for rich
+
+    return Bars(pictures)
 
 
 @app.command()

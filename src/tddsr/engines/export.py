@@ -204,7 +204,7 @@ def _bytes_per_lr_pixel(path: Path, multiple: int) -> int:
     side = round_up(192, multiple)
     command = [sys.executable, "-c", _MEASURE, str(path), str(side)]
     used = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return round_up(int(used) // side**2, 1000)
+    return round_up(int(used) // side**2, 100)
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ def load_engine(
     dtype: str | None = None,
     fast: bool = False,
     compiled: bool = False,
+    threads: int | None = None,
 ) -> Engine:
     """A model by name or from a file, ready to run; arguments and errors are those of ``Upscaler.load``."""
     precision = dtype or "float32"
@@ -41,6 +42,8 @@ def load_engine(
             raise UsageError(f"{name} is '{value}'; it must be one of {', '.join(known)}")
     if fast and dtype is not None:
         raise UsageError(f"fast chooses a type by itself: leave it or dtype '{dtype}' away")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads is {threads}; it must be 1 or more, or None for all")
     graph = find_graph(model)
     only_torch = compiled or precision != "float32"
     if engine == "onnx" and only_torch:
@@ -51,8 +54,8 @@ def load_engine(
     if graph is None or only_torch or engine == "torch" or (either and _torch_is_better(device, fast)):
         torch_engine = _torch_engine(model)
         precision = torch_engine.fast_precision(device) if fast else precision
-        return torch_engine.load(model, device, cast("Precision", precision), compiled=compiled)
-    return OnnxEngine(graph, device)
+        return torch_engine.load(model, device, cast("Precision", precision), compiled=compiled, threads=threads)
+    return OnnxEngine(graph, device, threads)
 
 
 def _torch_engine(model: str | Path) -> type[TorchEngine]:

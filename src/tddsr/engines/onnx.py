@@ -89,7 +89,7 @@ def _threads() -> int:
     return 0 if usable is None or usable == os.cpu_count() else usable
 
 
-def load_session(path: Path, device: str) -> tuple[onnxruntime.InferenceSession, str]:
+def load_session(path: Path, device: str, threads: int | None = None) -> tuple[onnxruntime.InferenceSession, str]:
     """A graph, whatever it is, on a device; and what that is called.
 
     Raises:
@@ -102,7 +102,7 @@ def load_session(path: Path, device: str) -> tuple[onnxruntime.InferenceSession,
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong comes as an exception as well
     options.enable_mem_pattern = False  # half the memory; and tiles differ in size
-    options.intra_op_num_threads = _threads()
+    options.intra_op_num_threads = _threads() if threads is None else threads
     # Threads that wait sleep: where others compute too, spinning costs a quarter of the time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = [(provider, settings | ({"device_id": number} if number else {}))]
@@ -127,6 +127,7 @@ class OnnxEngine:
     Args:
         path: of the graph; where its weights lie in another file, that is found beside it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``directml``, ``coreml``, ``openvino``.
+        threads: of a CPU; None: what OMP_NUM_THREADS says, else as many as the process may use.
 
     Raises:
         ModelError: not such a graph.
@@ -137,8 +138,8 @@ class OnnxEngine:
     precision: Precision = "float32"
     default_steps = 1
 
-    def __init__(self, path: Path, device: str = "auto") -> None:
-        self.session, self.device = load_session(path, device)
+    def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
+        self.session, self.device = load_session(path, device, threads)
         self.graph = _read(self.session.get_modelmeta().custom_metadata_map, path)
         self.scale, self.multiple, self.channels = self.graph.scale, self.graph.multiple, self.graph.noise
         self.bytes_per_lr_pixel: int | None = self.graph.bytes_per_lr_pixel

@@ -28,7 +28,13 @@ class TorchEngine:
 
     @classmethod
     def load(
-        cls, model: str | Path, device: str = "auto", precision: Precision = "float32", *, compiled: bool = False
+        cls,
+        model: str | Path,
+        device: str = "auto",
+        precision: Precision = "float32",
+        *,
+        compiled: bool = False,
+        threads: int | None = None,
     ) -> TorchEngine:
         """By name or from a file.
 
@@ -37,10 +43,13 @@ class TorchEngine:
             device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
             precision: half is for accelerators and for some processors (``fast_precision``).
             compiled: by ``torch.compile``: the first tile of each size takes a minute more.
+            threads: of a CPU, for all that PyTorch does in this process.
 
         Raises:
             UsageError: no such device.
         """
+        if threads is not None:
+            torch.set_num_threads(threads)
         loaded = load_model(model, pick_device(device), getattr(torch, precision))
         if compiled:
             loaded.network.compile()

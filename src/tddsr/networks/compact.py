@@ -20,6 +20,9 @@ from tddsr.networks.space import LatentSpace
 BAND_BYTES = 4 << 20
 """Of a map at hr size, where the tail works in bands. Larger ones take more memory and measured no faster."""
 
+GRAPH_BANDS = 8
+"""Of the tail in an exported graph."""
+
 
 class CompactConfig(Config):
     """Size of a ``CompactNet``. Equal lengths: a width and a block count for each level, the lr size first."""
@@ -85,6 +88,8 @@ class _Tail(nn.Module):
     def forward(self, features: Tensor, x_0: Tensor) -> Tensor:
         """The corrected x_0; without gradients in bands of rows, as maps at hr size are the network's largest."""
         batch, _, height, width = x_0.shape
+        if torch.compiler.is_exporting():
+            return self._in_bands(features, x_0)
         row = batch * self.mix.in_channels * self.space.factor**2 * width * x_0.element_size()
         step = height if torch.is_grad_enabled() else max(BAND_BYTES // row, 1)
         if step >= height:
@@ -97,6 +102,17 @@ class _Tail(nn.Module):
             band = self._corrected(features[:, :, rows], x_0[:, :, rows])
             corrected[:, :, top:bottom] = band[:, :, top - first : bottom - first]
         return corrected
+
+    def _in_bands(self, features: Tensor, x_0: Tensor) -> Tensor:
+        """In a fixed number of bands: a graph has as many for pictures of any size."""
+        height, bands = x_0.shape[2], []
+        for number in range(GRAPH_BANDS):
+            top, bottom = height * number // GRAPH_BANDS, height * (number + 1) // GRAPH_BANDS
+            first: int = torch.sym_max(top - 1, 0)  # type: ignore[no-untyped-call]
+            last: int = torch.sym_min(bottom + 1, height)  # type: ignore[no-untyped-call]
+            band = self._corrected(features[:, :, first:last], x_0[:, :, first:last])
+            bands.append(band[:, :, top - first : bottom - first])
+        return torch.cat(bands, dim=2)
 
     def _corrected(self, features: Tensor, x_0: Tensor) -> Tensor:
         # None of the maps at hr size has a name, so each is freed as soon as the next one is there.

@@ -32,7 +32,7 @@ OURS = ("enter_x.weight", "time.weight", "time.bias")
 PART_BYTES = 8 << 20
 """Of the largest map, where the tail works in parts. More and less measured slower: a layer finds it in the cache."""
 
-GRAPH_BANDS = 4
+GRAPH_BANDS = 8
 """Of the tail in an exported graph."""
 
 _SHARE = 0.2

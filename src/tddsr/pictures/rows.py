@@ -43,7 +43,11 @@ class _Window:
             self.held = [band.copy() for band in self.held]
             self.held.append(next(self.bands))
         self._forget(first)
-        return np.concatenate(self.held)[: last - first] if len(self.held) > 1 else self.held[0][: last - first].copy()
+        parts, missing = [], last - first
+        for band in self.held:
+            parts.append(band[:missing])
+            missing -= len(parts[-1])
+        return np.concatenate(parts)
 
     def _forget(self, first: int) -> None:
         while self.held and self.start + len(self.held[0]) <= first:
