@@ -19,6 +19,7 @@ from tddsr.training.load import recipe_files
 from tddsr.weights.file import save_model
 from tddsr.weights.names import load_model, read_notes
 from tests.conftest import photo, small_rrdb
+from tests.derived import small_paper_model
 from tests.test_picture_files import png_with_size, truncated_jpeg
 
 
@@ -649,16 +650,17 @@ def test_convert_makes_a_student_deterministic(tmp_path):
     )
     assert done.exit_code == 0
     still, lr = load_model(tmp_path / "b.safetensors"), torch.rand(1, 3, 8, 8)
-    assert still.network.halo == 9
+    assert still.network.halo == 9 != student.network.halo
     noise = torch.randn(2, 1, still.channels, 8, 8)
     with torch.no_grad():
         assert not torch.equal(student.sample(lr, noise[0]), student.sample(lr, noise[1]))
         assert torch.equal(still.sample(lr, noise[0]), still.sample(lr, noise[1]))
 
 
-def test_only_a_network_with_a_reach_gets_one(model, tmp_path):
+def test_only_a_network_with_a_reach_gets_one(tmp_path):
     (tmp_path / "a.pth").touch()
-    for source in (model, tmp_path / "a.pth"):
+    save_model(small_paper_model(), tmp_path / "paper.safetensors")
+    for source in (tmp_path / "paper.safetensors", tmp_path / "a.pth"):
         done = call("convert", source, "-o", tmp_path / "b.safetensors", "--reach", 9)
         assert done.exit_code == 2
         assert len(done.stderr.splitlines()) == 1

@@ -38,6 +38,9 @@ class CompactConfig(Config):
     decoder_blocks: tuple[NonNegativeInt, ...] = Field((2, 2), description="blocks a level but the last, on the way up")
     time_features: int = Field(TIME_WAVES, ge=2, multiple_of=2, description="cosines and sines that tell the time step")
     tail: int = Field(0, ge=0, description="channels of a last correction at hr size; 0: there is none")
+    reach: int | None = Field(
+        None, ge=1, description="lr pixels beyond which nothing moves a pixel, as measured; unset: all that layers see"
+    )
 
     def model_post_init(self, context: object) -> None:
         """Check what the types cannot say."""
@@ -166,6 +169,7 @@ class CompactNet(nn.Module):
 
     @property
     def halo(self) -> int:
+        """How many lr pixels beyond itself an output pixel depends on, at most; as measured, by more than rounding."""
         config = self.config
 
         def reach(offset: int) -> int:
@@ -180,7 +184,8 @@ class CompactNet(nn.Module):
                 low, high = 2 * low - 2 * count, 2 * high + 1 + 2 * count
             return max(offset - (low - 1), high + 1 - offset)
 
-        return max(reach(offset) for offset in range(self.multiple))
+        seen = max(reach(offset) for offset in range(self.multiple))
+        return min(seen, config.reach or seen)
 
     def ignore_noise(self) -> None:
         """See nothing of x_t from now on."""

@@ -10,7 +10,6 @@ import torch
 
 from tddsr.errors import ModelError
 from tddsr.model import Model
-from tddsr.networks.rrdb import RRDBNet
 from tddsr.networks.swin_unet import SwinUNet
 from tddsr.weights.file import save_model, source_of
 from tddsr.weights.names import fingerprint, load_model, read_notes
@@ -37,7 +36,7 @@ def convert(
         known: only for a published checkpoint.
         dtype: of the weights in the file.
         deterministic: zero the weights that see x_T, so that pictures hang on no noise.
-        reach: see ``RRDBConfig``, as it was measured.
+        reach: lr pixels beyond which nothing moves a pixel, as measured: the margin of tiles.
     """
     first, *others = sources
     if not others and Path(first).suffix in SUFFIXES:
@@ -48,14 +47,13 @@ def convert(
     if known or autoencoder:
         raise ModelError(f"--as and --autoencoder are for one published checkpoint (.pth), not for {sources}")
     model, notes = average_models(sources) if others else (load_model(first), read_notes(first))
-    if deterministic:
+    if deterministic or reach is not None:
         if isinstance(model.network, SwinUNet):
-            raise ModelError(f"{first} cannot be made deterministic: its network sees x_t together with the lr picture")
-        model.network.ignore_noise()
+            raise ModelError(f"{first} sees noise and picture in one, and all of both: no --deterministic, no --reach")
+        if deterministic:
+            model.network.ignore_noise()
     if reach is not None:
-        if not isinstance(model.network, RRDBNet):
-            raise ModelError(f"{first} has no reach to be set: its network's kind is {model.config.network.kind}")
-        network = model.network.config.model_copy(update={"reach": reach})
+        network = model.config.network.model_copy(update={"reach": reach})
         model.config = model.config.model_copy(update={"network": network})
     save_model(model, output, dtype, notes)
 
