@@ -22,49 +22,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from speed_page import Case, Page, Times
 
 PHOTO = Path(__file__).parents[1] / "examples" / "coffee.jpg"
 LARGE = (1500, 1000)
 
 Pixels = NDArray[np.uint8]
 Found = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Case:
-    """What one process measures; ``megapixels``: from file to file, to a result of this size."""
-
-    method: str
-    width: int
-    height: int
-    threads: int
-    megapixels: float | None = None
-
-
-@dataclass
-class Times:
-    """Of one case, over all rounds: seconds to the first picture from the start of the process, and of those after."""
-
-    label: str = ""
-    cold: list[float] = field(default_factory=list)
-    warm: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)
-    rest: float = 0
-    peak: float = 0
-
-    def add(self, found: Found) -> None:
-        self.label = found["label"]
-        self.cold.append(found["cold"])
-        self.warm += found["warm"]
-        self.cpu += found["cpu"]
-        self.rest, self.peak = max(self.rest, found["rest"]), max(self.peak, found["peak"])
 
 
 # -- in a process of its own -------------------------------------------------------------------------------------------
@@ -299,8 +270,6 @@ def main() -> None:
         else:
             print(json.dumps(peaks() if what == "peaks" else costs(options)))
         return
-
-    from speed_page import Page
 
     began, load_before = time.time(), os.getloadavg()[0]
     page = Page(

@@ -10,12 +10,10 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-from speed import Case, Times
 
 PACKAGES = ("tddsr", "onnxruntime", "torch", "numpy", "pillow", "pyvips", "ncnn")
 COUNTED = {1: "one thread", 2: "two threads"}
@@ -32,6 +30,36 @@ def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     lines = [list(head), *([str(cell) for cell in row] for row in rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one process measures; ``megapixels``: from file to file, to a result of this size."""
+
+    method: str
+    width: int
+    height: int
+    threads: int
+    megapixels: float | None = None
+
+
+@dataclass
+class Times:
+    """Of one case, over all rounds: seconds to the first picture from the start of the process, and of those after."""
+
+    label: str = ""
+    cold: list[float] = field(default_factory=list)
+    warm: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    rest: float = 0
+    peak: float = 0
+
+    def add(self, found: dict[str, Any]) -> None:
+        self.label = found["label"]
+        self.cold.append(found["cold"])
+        self.warm += found["warm"]
+        self.cpu += found["cpu"]
+        self.rest, self.peak = max(self.rest, found["rest"]), max(self.peak, found["peak"])
 
 
 @dataclass(frozen=True)

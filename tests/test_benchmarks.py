@@ -28,8 +28,7 @@ def test_the_quick_form_writes_its_page_and_plot(tmp_path):
 
 def test_theirs_is_what_ratios_compare_with(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(SPEED.parent)
-    from speed import Case, Times
-    from speed_page import Page
+    from speed_page import Case, Page, Times
 
     times = {}
     for method, seconds in (("x4plus/torch", 2.0), ("compact/onnx", 0.5)):
