@@ -29,7 +29,7 @@ def upscale(
     width: Annotated[int | None, typer.Option(min=1, help="of the result in pixels, instead of --scale")] = None,
     height: Annotated[int | None, typer.Option(min=1, help="of the result in pixels, instead of --scale")] = None,
     max_side: Annotated[int | None, typer.Option(min=1, help="its width or height, whichever is longer")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="chooses the noise")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="chooses the noise; the shipped models see none")] = 0,
     model: Annotated[str, typer.Option(help="compact, compact-small (faster), sinsr .. or a model file")] = "compact",
     steps: Annotated[int | None, typer.Option(min=1, help="evaluations; by default the model's own number")] = None,
     sampler: Annotated[Literal["deterministic", "stochastic"], typer.Option(help="with many steps")] = "deterministic",
