@@ -206,9 +206,10 @@ Frames of an animation are as they are shown, whole and of 8 bit; all have the s
 still. Their durations and how often they are played stay (of AVIF Pillow does not tell how often: for ever); a frame
 that shows the same as the one before is added to its duration. A GIF becomes a WebP, in a seventh of the bytes of a PNG
 (of moving photos); GIF itself has 256 colours, and is not written.
-Pages keep each their size, depth, colours, resolution and other metadata; previews and masks are no pages. Where one
-picture is broken, the file is refused before the work. All of them together have at most 178 million pixels, or what
-`--largest-input` says, and a small one counts as 128x128.
+Pages keep each their size, depth, colours, resolution and other metadata; previews and masks are no pages. Of a TIFF
+whose first picture Pillow does not know, such as floating-point RGB, the first is taken, which is said. Where one
+picture is broken, or a later page is of a kind that Pillow does not know, the file is refused before the work. All of
+them together have at most 178 million pixels, or what `--largest-input` says, and a small one counts as 128x128.
 
 In memory is one picture at a time, of a TIFF a few rows of its result, of an animation two frames of it, and what
 there is so far of a WebP.

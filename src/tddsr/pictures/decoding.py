@@ -23,6 +23,9 @@ from tddsr.pictures.vips import pyvips
 MARKS = (b"II", b"MM")
 """What a TIFF begins with."""
 
+PAGES = "pages"
+"""How many pictures a TIFF holds, in the ``info`` of what stands in for it."""
+
 _COLOURS = {0, 1, 2, 3, 5, 6, 8}
 """Grey, RGB, palettes, CMYK, YCbCr, Lab: libvips would take others, such as ICCLab and raws, for RGB."""
 
@@ -44,7 +47,7 @@ def _is_usual(image: pyvips.Image) -> bool:
 
 
 def stand_in(content: bytes) -> Image.Image:
-    """Size and metadata of a TIFF that PIL cannot open.
+    """Size and metadata of a TIFF that PIL cannot open, of whose pictures the first is read.
 
     Raises:
         Image.DecompressionBombError: its header says that it is far too large.
@@ -61,7 +64,7 @@ def stand_in(content: bytes) -> Image.Image:
         raise Image.DecompressionBombError
     told = Image.new("1", (image.width, image.height))
     told.getexif().load(content)
-    told.info["icc_profile"] = tags.get(Base.InterColorProfile)
+    told.info |= {"icc_profile": tags.get(Base.InterColorProfile), PAGES: image.get_n_pages()}
     return told
 
 
