@@ -221,8 +221,8 @@ there is so far of a WebP.
 {of_metadata()}
 
 Of each kind of metadata JPEG holds 64 KiB: what is longer is left out, which is said. XMP that goes on in further
-segments of a JPEG becomes one packet; in a JPEG its first part is kept. A side of a WebP has at most 16383 pixels, of a
-JPEG 65500, which is told before the work.
+segments of a JPEG becomes one packet; of a longer one a JPEG gets the first part. A side of a WebP has at most 16383
+pixels, of a JPEG 65500, which is told before the work.
 """
 
 
