@@ -187,11 +187,11 @@ as such; the others are left out, which is said.
 
 HEIC needs an extra, `pip install 'tddsr[heif]'`; camera raws another, `tddsr[raw]`: they are developed by LibRaw to
 16-bit sRGB, with the camera's white balance and LibRaw's brightness (one pixel in a hundred is white), and EXIF where
-the file is a TIFF inside. Refused in one line are whole numbers of 32 bits, unless 16 suffice, and floating point of
-64; in a TIFF, grey with transparency in planes, 16 bit in planes and tiles, and colours other than grey, RGB, YCbCr,
-CMYK and Lab, of floating point other than grey and RGB; JPEG XL; what is damaged or cut off (only the mark of a JPEG's
-end may be missing; damaged metadata of a PNG and those of a JPEG that are cut off are left out, and said); and what
-claims more than 178 million pixels, unless `--largest-input` (`largest_input`), in million pixels, allows more.
+the file is a TIFF inside. Refused in one line are whole numbers of 32 bits, unless 16 suffice, or below 0, and floating
+point of 64; in a TIFF, grey with transparency in planes, 16 bit in planes and tiles, and colours other than grey, RGB,
+YCbCr, CMYK and Lab, of floating point other than grey and RGB; JPEG XL; what is damaged or cut off (only the mark of a
+JPEG's end may be missing; damaged metadata of a PNG and those of a JPEG that are cut off are left out, and said); and
+what claims more than 178 million pixels, unless `--largest-input` (`largest_input`), in million pixels, allows more.
 
 The whole input is in memory, the result is not: while it is read, 8 bit of colour take 7 to 10 bytes a pixel of the
 input, 16 bit 18, floating point and transparency more.

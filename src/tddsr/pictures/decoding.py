@@ -59,7 +59,7 @@ def stand_in(content: bytes) -> Image.Image:
         return raw.opened(content)
     image = _open(content)
     if not _is_usual(image):
-        raise ImageError("whole numbers of 32 bits are not supported: convert it to 8 or 16 bit")
+        raise ImageError("whole numbers of 32 bits, or with a sign, are not supported: convert it to 8 or 16 bit")
     if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
         raise Image.DecompressionBombError
     told = Image.new("1", (image.width, image.height))
@@ -92,6 +92,8 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
         if opened.format == "AVIF":  # libvips knows no animated ones
             return None
         raise
+    if image.format == "char":  # Pillow would take those below 0 for the brightest
+        raise ImageError("whole numbers of 8 bit with a sign are not supported: convert it")
     if not _is_usual(image) or (image.format == "uchar" and opened.format in ("PNG", "AVIF")):
         return None
     try:
