@@ -3,7 +3,9 @@
 import io
 import json
 import struct
+import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -391,6 +393,13 @@ def test_previews_and_masks_are_no_pages(upscaler):
     result = upscaler(file.getvalue())
     assert [layout.size for layout in found(result, ".tif").layouts] == [(36, 32), (20, 28)]
     assert find_frames(pages(photo(8, 9), photometric="rgb"), ".tif") is None
+
+
+def test_threads_that_read_pages_silence_no_warnings_for_good():
+    source = pages(*(photo(30, 40, seed) for seed in range(4)), photometric="rgb")
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda _: find_frames(source, ".tif"), range(40)))
+    assert ("ignore", ImageWarning) not in {(action, category) for action, _, category, *_ in warnings.filters}
 
 
 # -- outputs -----------------------------------------------------------------------------------------------------------

@@ -109,13 +109,11 @@ def find_frames(source: Source, suffix: str) -> Frames | None:
         numbers = _frame_numbers(image) if animated else page_numbers(image)
     if len(numbers) < 2:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImageWarning)  # told when they are read again
-        if not animated:
-            pages = [picture.layout for picture, _ in _limited(source, numbers, animated=False)]
-            return Frames(source, numbers, pages)
-        _check_area(source, len(numbers) * max(area, _LEAST))
-        return _animation(source, numbers, metadata, plays)
+    if not animated:
+        pages = [picture.layout for picture, _ in _limited(source, numbers, animated=False)]
+        return Frames(source, numbers, pages)
+    _check_area(source, len(numbers) * max(area, _LEAST))
+    return _animation(source, numbers, metadata, plays)
 
 
 def _frame_numbers(image: Image.Image) -> Sequence[int]:
