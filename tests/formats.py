@@ -187,11 +187,11 @@ as such; the others are left out, which is said.
 
 HEIC needs an extra, `pip install 'tddsr[heif]'`; camera raws another, `tddsr[raw]`: they are developed by LibRaw to
 16-bit sRGB, with the camera's white balance and LibRaw's brightness (one pixel in a hundred is white), and EXIF where
-the file is a TIFF inside. Refused in one line are whole numbers of 32 bits, unless 16 suffice, and floating point of
-64; in a TIFF, grey with transparency in planes, 16 bit in planes and tiles, and colours other than grey, RGB, YCbCr,
-CMYK and Lab, of floating point other than grey and RGB; JPEG XL; what is damaged or cut off (only the mark of a JPEG's
-end may be missing; damaged metadata of a PNG and those of a JPEG that are cut off are left out, and said); and what
-claims more than 178 million pixels, unless `--largest-input` (`largest_input`), in million pixels, allows more.
+the file is a TIFF inside. Refused in one line are whole numbers of 32 bits, unless 16 suffice, or below 0, and floating
+point of 64; in a TIFF, grey with transparency in planes, 16 bit in planes and tiles, and colours other than grey, RGB,
+YCbCr, CMYK and Lab, of floating point other than grey and RGB; JPEG XL; what is damaged or cut off (only the mark of a
+JPEG's end may be missing; damaged metadata of a PNG and those of a JPEG that are cut off are left out, and said); and
+what claims more than 178 million pixels, unless `--largest-input` (`largest_input`), in million pixels, allows more.
 
 The whole input is in memory, the result is not: while it is read, 8 bit of colour take 7 to 10 bytes a pixel of the
 input, 16 bit 18, floating point and transparency more.
@@ -206,9 +206,10 @@ Frames of an animation are as they are shown, whole and of 8 bit; all have the s
 still. Their durations and how often they are played stay (of AVIF Pillow does not tell how often: for ever); a frame
 that shows the same as the one before is added to its duration. A GIF becomes a WebP, in a seventh of the bytes of a PNG
 (of moving photos); GIF itself has 256 colours, and is not written.
-Pages keep each their size, depth, colours, resolution and other metadata; previews and masks are no pages. Where one
-picture is broken, the file is refused before the work. All of them together have at most 178 million pixels, or what
-`--largest-input` says, and a small one counts as 128x128.
+Pages keep each their size, depth, colours, resolution and other metadata; previews and masks are no pages. Of a TIFF
+whose first picture Pillow does not know, such as floating-point RGB, the first is taken, which is said. Where one
+picture is broken, or a later page is of a kind that Pillow does not know, the file is refused before the work. All of
+them together have at most 178 million pixels, or what `--largest-input` says, and a small one counts as 128x128.
 
 In memory is one picture at a time, of a TIFF a few rows of its result, of an animation two frames of it, and what
 there is so far of a WebP.
@@ -220,8 +221,8 @@ there is so far of a WebP.
 {of_metadata()}
 
 Of each kind of metadata JPEG holds 64 KiB: what is longer is left out, which is said. XMP that goes on in further
-segments of a JPEG becomes one packet; in a JPEG its first part is kept. A side of a WebP has at most 16383 pixels, of a
-JPEG 65500, which is told before the work.
+segments of a JPEG becomes one packet; of a longer one a JPEG gets the first part. A side of a WebP has at most 16383
+pixels, of a JPEG 65500, which is told before the work.
 """
 
 

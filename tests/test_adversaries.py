@@ -181,6 +181,17 @@ def test_pretraining_comes_first_and_the_student_waits(tddsr):
     assert len(scores) == 2  # at the student's steps 3 and 6, not while it waits
 
 
+def test_pretraining_is_at_the_full_rate_of_who_learns(tddsr):
+    own = {"rate": 1e-3, "warmup": 100}
+    settings = with_adversary(tddsr, pretrain={"hr": 1, "downsampler": 1, "lr": 1}, downsampler_optim=own)
+    run, task, *_ = task_of(settings)
+    for name in ("hr_discriminator", "downsampler", "lr_discriminator"):
+        run._train_step(iter([run.patches[run.step]]))
+        run.step += 1
+        player = task.players[name]
+        assert player.optimizer.param_groups[0]["lr"] == player.config.rate
+
+
 def test_pretraining_of_nobody_is_refused():
     with pytest.raises(RecipeError, match=r"pretrain\.hr.*loss\.hr"):
         load_recipe("compact-distill", ["adversary.pretrain.hr=5"])

@@ -158,6 +158,16 @@ def test_a_jpeg_keeps_the_first_part_of_long_xmp(tmp_path):
     assert told.more_xmp is None
 
 
+def test_a_jpeg_keeps_all_of_xmp_in_several_segments_that_fits_into_one(tmp_path):
+    picture = read_picture(long_xmp(packet('xmlns:crs="camera/"', 'crs:Look="soft"')))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_picture(tmp_path / "a.jpg", picture)
+    told = read_picture(tmp_path / "a.jpg").metadata.xmp or b""
+    assert b"boats" in told
+    assert b'crs:Look="soft"' in told
+
+
 def test_long_xmp_that_is_not_whole_or_odd_costs_nothing_else(tmp_path):
     more = packet('xmlns:crs="camera/"', 'crs:Look="plain"')
     content = long_xmp(more, part=100)

@@ -153,6 +153,14 @@ def test_floating_point_of_kinds_that_would_be_read_wrongly_is_refused():
             read_picture(content)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+def test_values_below_0_are_refused_rather_than_read_as_bright_ones(dtype, channels):
+    values = (pixels(channels).astype(int) - 128).astype(dtype).squeeze()
+    with pytest.raises(ImageError, match="convert it"):
+        read_picture(tiff(values, photometric="rgb" if channels == 3 else "minisblack"))
+
+
 @pytest.mark.parametrize("value", [0, 1, 300, 20_000, 65_535])
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_a_deep_picture_of_one_value_keeps_it(dtype, value):

@@ -100,6 +100,11 @@ def test_the_kept_reference_is_that_of_the_types(option, file):
     assert call("recipes", option).stdout == (DOCS / file).read_text(encoding="utf-8")
 
 
+def test_every_row_of_the_reference_has_as_many_cells_as_its_table():
+    rows = [line for line in (DOCS / "recipes.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    assert {row.count("|") for row in rows} == {5}
+
+
 def test_the_schema_has_every_key_with_a_description():
     whole = json.loads((DOCS / "recipe.schema.json").read_text(encoding="utf-8"))
     assert {"base", *Recipe.model_fields} == set(whole["properties"])

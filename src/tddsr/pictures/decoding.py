@@ -23,6 +23,9 @@ from tddsr.pictures.vips import pyvips
 MARKS = (b"II", b"MM")
 """What a TIFF begins with."""
 
+PAGES = "pages"
+"""How many pictures a TIFF holds, in the ``info`` of what stands in for it."""
+
 _COLOURS = {0, 1, 2, 3, 5, 6, 8}
 """Grey, RGB, palettes, CMYK, YCbCr, Lab: libvips would take others, such as ICCLab and raws, for RGB."""
 
@@ -44,7 +47,7 @@ def _is_usual(image: pyvips.Image) -> bool:
 
 
 def stand_in(content: bytes) -> Image.Image:
-    """Size and metadata of a TIFF that PIL cannot open.
+    """Size and metadata of a TIFF that PIL cannot open, of whose pictures the first is read.
 
     Raises:
         Image.DecompressionBombError: its header says that it is far too large.
@@ -56,12 +59,12 @@ def stand_in(content: bytes) -> Image.Image:
         return raw.opened(content)
     image = _open(content)
     if not _is_usual(image):
-        raise ImageError("whole numbers of 32 bits are not supported: convert it to 8 or 16 bit")
+        raise ImageError("whole numbers of 32 bits, or with a sign, are not supported: convert it to 8 or 16 bit")
     if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
         raise Image.DecompressionBombError
     told = Image.new("1", (image.width, image.height))
     told.getexif().load(content)
-    told.info["icc_profile"] = tags.get(Base.InterColorProfile)
+    told.info |= {"icc_profile": tags.get(Base.InterColorProfile), PAGES: image.get_n_pages()}
     return told
 
 
@@ -89,6 +92,8 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
         if opened.format == "AVIF":  # libvips knows no animated ones
             return None
         raise
+    if image.format == "char":  # Pillow would take those below 0 for the brightest
+        raise ImageError("whole numbers of 8 bit with a sign are not supported: convert it")
     if not _is_usual(image) or (image.format == "uchar" and opened.format in ("PNG", "AVIF")):
         return None
     try:

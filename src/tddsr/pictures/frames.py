@@ -31,10 +31,10 @@ from tddsr.pictures.opening import (
     allowed,
     content_of,
     count_pages,
-    is_preview,
     name_of,
     open_picture,
     opened,
+    page_numbers,
     reading,
 )
 from tddsr.pictures.picture import Layout, Picture, largest, to_8_bit
@@ -46,8 +46,6 @@ _HOLD = {True: {"PNG", "WEBP", "TIFF"}, False: {"TIFF"}}
 
 _LEAST = 128 * 128
 """Pixels that a picture counts as at least: each one takes time."""
-
-_MOST_PAGES = 2**16
 
 
 @dataclass(frozen=True)
@@ -108,37 +106,19 @@ def find_frames(source: Source, suffix: str) -> Frames | None:
         plays, area = _plays(image), image.width * image.height
         if animated:
             metadata = read_current(name_of(source), content_of(source), image).metadata
-        numbers = _frame_numbers(image) if animated else _page_numbers(image)
+        numbers = _frame_numbers(image) if animated else page_numbers(image)
     if len(numbers) < 2:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ImageWarning)  # told when they are read again
-        if not animated:
-            pages = [picture.layout for picture, _ in _limited(source, numbers, animated=False)]
-            return Frames(source, numbers, pages)
-        _check_area(source, len(numbers) * max(area, _LEAST))
-        return _animation(source, numbers, metadata, plays)
+    if not animated:
+        pages = [picture.layout for picture, _ in _limited(source, numbers, animated=False)]
+        return Frames(source, numbers, pages)
+    _check_area(source, len(numbers) * max(area, _LEAST))
+    return _animation(source, numbers, metadata, plays)
 
 
 def _frame_numbers(image: Image.Image) -> Sequence[int]:
     """Of an animation. A PNG may begin with a picture that is none of its frames."""
     return range(int(getattr(image, "default_image", False)), int(getattr(image, "n_frames", 1)))
-
-
-def _page_numbers(image: Image.Image) -> Sequence[int]:
-    """Of a TIFF, without previews and masks, which may be of a kind that Pillow does not know."""
-    numbers = []
-    for number in range(_MOST_PAGES):
-        try:
-            image.seek(number)
-        except EOFError:
-            break
-        except Exception:
-            if not is_preview(image):
-                raise
-        if not is_preview(image):
-            numbers.append(number)
-    return numbers
 
 
 def _plays(image: Image.Image) -> int:

@@ -227,7 +227,7 @@ def held(metadata: Metadata, kind: str) -> Metadata:
     """What a JPEG, PNG, TIFF or WEBP can hold of the metadata; a warning tells what is left out."""
     exif, xmp, texts = metadata.exif, metadata.xmp, dict(metadata.text)
     more = metadata.more_xmp
-    if xmp and more and kind != "JPEG" and (whole := joined_xmp(xmp, more)):
+    if xmp and more and (whole := joined_xmp(xmp, more)) and (kind != "JPEG" or len(whole) <= _MOST_IN_JPEG):
         xmp, more = whole, None
     blocks = {"XMP": xmp, "IPTC": metadata.iptc, "comment": texts.pop("Comment", "").encode(), "text": texts}
     other = [name for name, block in blocks.items() if block and name not in _HOLDS[kind]]

@@ -28,6 +28,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 # Metadata of a picture may well be larger than Pillow expects.
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 2**25)
 
+_MOST_PAGES = 2**16
+
 _SWITCH = threading.RLock()
 
 Source = Path | bytes
@@ -180,15 +182,31 @@ def _is_preview_at(image: Image.Image, page: int) -> bool:
     return is_preview(image)
 
 
+def page_numbers(image: Image.Image) -> list[int]:
+    """Of a TIFF, without previews and masks."""
+    numbers = []
+    for number in range(_MOST_PAGES):
+        try:
+            image.seek(number)
+        except EOFError:
+            break
+        except SyntaxError:  # of a kind that Pillow does not know; its tags are there
+            pass
+        if not is_preview(image):
+            numbers.append(number)
+    return numbers
+
+
 def count_pages(image: Image.Image) -> int:
     """How many pictures a file holds, apart from previews."""
     if image.format == "MPO" or (image.format == "TIFF" and image.tell() > 0):
         return 1
+    if image.format is None:
+        return int(image.info.get(decoding.PAGES, 1))
     here = image.tell()
     try:
-        pages = int(getattr(image, "n_frames", 1))
-        return pages - (sum(_is_preview_at(image, page) for page in range(pages)) if image.format == "TIFF" else 0)
-    except Exception:  # the others are damaged, or of a kind that PIL does not know
+        return len(page_numbers(image)) if image.format == "TIFF" else int(getattr(image, "n_frames", 1))
+    except Exception:  # the others are damaged
         return 1
     finally:
         image.seek(here)

@@ -21,7 +21,8 @@ def _from_deep_grey(image: Image.Image, white_is_zero: bool, metadata: Metadata)
     """Of 16 bit, or of 32 bit that are no more than 16, or 8."""
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
-        raise ImageError("32-bit pictures are not supported: convert it to 8 or 16 bit")
+        told = f"{values.min()} to {values.max()}"
+        raise ImageError(f"its values are {told}, and only 0 to 65535 are read: convert it to 8 or 16 bit")
     values = values.astype(np.uint8 if image.mode == "I" and values.max() <= 255 else np.uint16)
     alpha = None
     if isinstance(clear := image.info.get("transparency"), int):

@@ -301,8 +301,8 @@ class DistillTask(Task):
             return {"loss": values["hr_discriminator/loss"], **values}
         small = self.downsampler(batch.hr, batch.generator)
         if step < pretrain.hr + pretrain.downsampler:
-            loss = F.l1_loss(small, batch.lr)
-            return {"loss": loss, "downsampler/gradient_norm": self.players["downsampler"].update(loss, rated)}
+            loss, player = F.l1_loss(small, batch.lr), self.players["downsampler"]
+            return {"loss": loss, "downsampler/gradient_norm": player.update(loss, player.config.warmup)}
         values = self._adversary_phase("lr", batch, small.detach(), rated)
         return {"loss": values["lr_discriminator/loss"], **values}
 

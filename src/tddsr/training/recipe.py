@@ -155,7 +155,9 @@ class AdversaryConfig(_Section):
     optim: OptimConfig = Field(OptimConfig(rate=2e-4, betas=(0.0, 0.99)), description="of all three; they have no ema")
     downsampler_optim: OptimConfig | None = Field(None, description="of the downsampler; unset: optim")
     tie: float = Field(
-        0.0, ge=0, description="weight of |G(hr) - lr|, beside Eq. 10, in what the downsampler G alone minimises"
+        0.0,
+        ge=0,
+        description="weight of G(hr)'s mean error against lr, beside Eq. 10, in what the downsampler G minimises",
     )
     ahead: int = Field(0, ge=0, description="steps for which discriminators learn and the student ignores them")
     pretrain: PretrainConfig = Field(PretrainConfig(), description="steps before the student's first")
