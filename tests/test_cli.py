@@ -18,7 +18,7 @@ from tddsr.tiling import plan
 from tddsr.training.load import recipe_files
 from tddsr.weights.file import save_model
 from tddsr.weights.names import load_model, read_notes
-from tests.conftest import photo, small_rrdb
+from tests.conftest import photo, small_model, small_rrdb
 from tests.derived import small_paper_model
 from tests.test_picture_files import png_with_size, truncated_jpeg
 
@@ -657,11 +657,16 @@ def test_convert_makes_a_student_deterministic(tmp_path):
         assert torch.equal(still.sample(lr, noise[0]), still.sample(lr, noise[1]))
 
 
-def test_only_a_network_with_a_reach_gets_one(tmp_path):
+def test_only_what_has_a_reach_or_one_step_is_changed_so(tmp_path):
     (tmp_path / "a.pth").touch()
     save_model(small_paper_model(), tmp_path / "paper.safetensors")
-    for source in (tmp_path / "paper.safetensors", tmp_path / "a.pth"):
-        done = call("convert", source, "-o", tmp_path / "b.safetensors", "--reach", 9)
+    save_model(small_model("teacher"), tmp_path / "teacher.safetensors")
+    for name, option in (
+        ("paper.safetensors", ["--reach", 9]),
+        ("a.pth", ["--reach", 9]),
+        ("teacher.safetensors", ["--deterministic"]),
+    ):
+        done = call("convert", tmp_path / name, "-o", tmp_path / "b.safetensors", *option)
         assert done.exit_code == 2
         assert len(done.stderr.splitlines()) == 1
 

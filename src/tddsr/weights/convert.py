@@ -51,6 +51,10 @@ def convert(
         if isinstance(model.network, SwinUNet):
             raise ModelError(f"{first} sees noise and picture in one, and all of both: no --deterministic, no --reach")
         if deterministic:
+            if model.default_steps > 1:
+                raise ModelError(
+                    f"{first} takes {model.default_steps} steps, each from what the one before left of the noise"
+                )
             model.network.ignore_noise()
     if reach is not None:
         network = model.config.network.model_copy(update={"reach": reach})
