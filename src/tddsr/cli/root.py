@@ -73,11 +73,13 @@ def _options(
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
     """For imports: they make many objects and no garbage, and looking for some takes a twentieth of a start."""
+    on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if on:
+            gc.enable()
 
 
 def read_tile(value: str) -> int | Literal["auto"] | None:
