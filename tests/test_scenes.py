@@ -188,12 +188,27 @@ def test_the_shipped_recipes_share_their_scenes():
     assert (first.seed, first.data.train, first.teacher) == (second.seed, second.data.train, second.teacher)
 
 
-@pytest.mark.parametrize(("change", "complaint"), [
-    ({"workers": 2}, "workers=0"), ({"scene": 60}, "larger than"),
-])  # fmt: skip
-def test_scenes_that_cannot_be_are_refused(follow, change, complaint):
-    with pytest.raises(ValidationError, match=complaint):
-        changed(follow, data={**follow.data.model_dump(), **change})
+def test_scenes_larger_than_their_patches_are_asked_for(follow):
+    with pytest.raises(ValidationError, match="larger than"):
+        changed(follow, data={**follow.data.model_dump(), "scene": 60})
+
+
+def test_scenes_that_several_processes_make_ahead_are_those_that_one_makes(follow):
+    runs = [
+        ready(changed(follow, targets=follow.out / name, data={**follow.data.model_dump(), "workers": workers}))
+        for name, workers in (("one", 0), ("several", 2))
+    ]
+    scenes = [scenes_of(run) for run in runs]
+    scenes[1].make_all(2)
+    assert len(list(scenes[1].folder.iterdir())) == scenes[1].count
+    for index in range(scenes[0].count):
+        (hr, lr, target), (other_hr, other_lr, other_target) = (each.scene(index) for each in scenes)
+        assert torch.equal(hr, other_hr)
+        assert torch.equal(lr, other_lr)
+        assert (target.int() - other_target.int()).abs().max() <= 1  # of batches of another size
+    for run in runs:
+        run.run()
+    assert torch.allclose(players(runs[0]), players(runs[1]), atol=1e-3)
 
 
 def test_a_mix_is_the_same_in_any_order(follow):

@@ -16,12 +16,15 @@ def _seed(keys: tuple[int, ...]) -> np.random.SeedSequence:
     return np.random.SeedSequence((len(keys), *keys))
 
 
-def generator(*keys: int) -> torch.Generator:
-    """A CPU generator whose stream belongs to ``keys`` (whole numbers >= 0), independent of any other keys'."""
+def generator(*keys: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """One whose stream belongs to ``keys`` (whole numbers >= 0), independent of any other keys'.
+
+    Each kind of device has streams of its own.
+    """
     import torch  # here, since noise does without
 
     state = _seed(keys).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+    return torch.Generator(device).manual_seed(int(state[0] >> np.uint64(1)))
 
 
 _BLOCK = 64

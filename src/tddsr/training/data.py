@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from tddsr.training.targets import kept
 
 _SCENE = 3
 """Stream of chance of the scenes, beside those of the loop and of the student's noise."""
+
+_TAUGHT_AT_ONCE = 8
+"""scenes, where they are made ahead"""
 
 
 def _below(n: int, generator: torch.Generator) -> int:
@@ -103,7 +107,8 @@ class Scenes(Dataset[Triple]):
     """``self[number]`` is the batch of that number, cut from a limited number of scenes that are made once and kept.
 
     A teacher's picture takes several times as long as a student's step, so each is used for many patches. Scenes
-    lie as files in ``folder``; what is not there is made when it is first needed, by whichever run needs it first.
+    lie as files in ``folder``; what is not there is made when it is first needed, by whichever run needs it first, or
+    ahead, by ``make_all``.
 
     Args:
         patches: where the pictures come from; with its ``config`` and ``seed``.
@@ -123,17 +128,35 @@ class Scenes(Dataset[Triple]):
         self.patches, self.spoil, self.teach, self.folder = patches, spoil, teach, folder
         self.config, self.count = patches.config, patches.config.scenes
 
+    def _file(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.safetensors"
+
+    def pair(self, index: int) -> tuple[Tensor, Tensor]:
+        """What the teacher's picture of scene ``index`` is made of: hr (3,S,S) and lr (3,s,s)."""
+        generator = rng.generator(self.patches.seed, _SCENE, index)
+        hr, lr = self.spoil(self.patches.one(self.config.scene, generator)[None], generator)
+        return hr[0], lr[0]
+
     def scene(self, index: int) -> Triple:
         """Scene ``index``, (3,S,S), (3,s,s) and (3,S,S)."""
-        file = self.folder / f"{index:06d}.safetensors"
 
         def make() -> dict[str, Tensor]:
-            generator = rng.generator(self.patches.seed, _SCENE, index)
-            hr, lr = self.spoil(self.patches.one(self.config.scene, generator)[None], generator)
-            return {"hr": hr[0], "lr": lr[0], "target": self.teach(lr)[0]}
+            hr, lr = self.pair(index)
+            return {"hr": hr, "lr": lr, "target": self.teach(lr[None])[0]}
 
-        found = kept(file, make)
+        found = kept(self._file(index), make)
         return found["hr"], found["lr"], found["target"]
+
+    def make_all(self, workers: int) -> None:
+        """Make what is missing: pairs by ``workers`` processes, the teacher's pictures here, several at once.
+
+        A process beside this one could not use the accelerator.
+        """
+        missing = [index for index in range(self.count) if not self._file(index).is_file()]
+        for several in DataLoader(_Pairs(self, missing), _TAUGHT_AT_ONCE, num_workers=workers):
+            indices, hrs, lrs = several
+            for index, hr, lr, target in zip(indices.tolist(), hrs, lrs, self.teach(lrs), strict=True):
+                kept(self._file(index), partial(dict, hr=hr, lr=lr, target=target))
 
     def __getitem__(self, number: int) -> Triple:
         generator = rng.generator(self.patches.seed, number)
@@ -154,6 +177,20 @@ class Scenes(Dataset[Triple]):
         return cut
 
 
-def batches(patches: Patches | Scenes, numbers: Sequence[int], workers: int) -> DataLoader[Any]:
-    """The batches of these numbers, in order, read ahead by ``workers`` processes."""
-    return DataLoader(patches, batch_size=None, sampler=numbers, num_workers=workers)
+class _Pairs(Dataset[tuple[int, Tensor, Tensor]]):
+    """The scenes of these indices, each with its index, before they are taught."""
+
+    def __init__(self, scenes: Scenes, indices: Sequence[int]) -> None:
+        self.scenes, self.indices = scenes, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, place: int) -> tuple[int, Tensor, Tensor]:
+        return self.indices[place], *self.scenes.pair(self.indices[place])
+
+
+def batches(patches: Patches | Scenes, numbers: Sequence[int], workers: int, device: torch.device) -> DataLoader[Any]:
+    """The batches of these numbers, in order, read ahead by ``workers`` processes, for ``device``."""
+    pinned = device.type == "cuda"  # else copies there would wait for each other
+    return DataLoader(patches, batch_size=None, sampler=numbers, num_workers=workers, pin_memory=pinned)

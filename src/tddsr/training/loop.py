@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,8 @@ class Run:
     # -- one step ---------------------------------------------------------------------------------------------------
 
     def _spoil(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The pair, uint8, of hr pictures, uint8."""
-        pair = degrade_mixed(hr.to(self.device).float() / 255, self.recipe.data.degradation, generator)
+        """The pair, uint8, of hr pictures, uint8; on the CPU, as it may be done by another process."""
+        pair = degrade_mixed(hr.float() / 255, self.recipe.data.degradation, generator)
         hr, lr = ((picture * 255).round().to(torch.uint8) for picture in pair)
         return hr, lr
 
@@ -136,7 +136,7 @@ class Run:
             generator = rng.generator(self.recipe.seed, _DEGRADATION, number)
             hr, lr = degrade_mixed(read.to(self.device).float() / 255, self.recipe.data.degradation, generator)
             return Batch(hr * 2 - 1, lr * 2 - 1, number, chance)
-        hr, lr, taught = (picture.to(self.device).float() / 127.5 - 1 for picture in read)
+        hr, lr, taught = (picture.to(self.device, non_blocking=True).float() / 127.5 - 1 for picture in read)
         return Batch(hr, lr, number, chance, taught)
 
     def _train_step(self, batches: Iterator[Tensor | Triple]) -> dict[str, float]:
@@ -155,6 +155,12 @@ class Run:
             raise TrainingError(f"step {self.step}: the loss is not finite ({logged}); {good}")
         return logged
 
+    def _ahead(self, numbers: Sequence[int]) -> Iterator[Tensor | Triple]:
+        workers = self.recipe.data.workers
+        if workers and isinstance(self.source, Scenes):
+            self.source.make_all(workers)
+        return iter(batches(self.source, numbers, workers, self.device))
+
     def try_step(self) -> float:
         """Take the run's last step, in which every network takes part, from where the folder is; returns seconds.
 
@@ -163,7 +169,7 @@ class Run:
         self.resume()
         self.step = self.end - 1
         start = time.perf_counter()
-        self._train_step(iter(batches(self.source, self.recipe.batch_numbers(self.step), self.recipe.data.workers)))
+        self._train_step(self._ahead(self.recipe.batch_numbers(self.step)))
         return time.perf_counter() - start
 
     # -- the run ----------------------------------------------------------------------------------------------------
@@ -207,7 +213,7 @@ class Run:
             bar = progress.add_task(recipe.task, total=self.end, completed=self.step)
             recent: dict[str, float] = {}
             numbers = [number for step in range(self.step, self.end) for number in recipe.batch_numbers(step)]
-            ahead = iter(batches(self.source, numbers, recipe.data.workers))
+            ahead = self._ahead(numbers)
             while self.step < self.end:
                 logged = self._train_step(ahead)
                 recent |= logged  # not every step has every value

@@ -64,7 +64,7 @@ class DataConfig(_Section):
     turn: bool = Field(True, description="quarter turns; faces want none")
     batch: int = Field(8, ge=1, description="patches that are computed at once")
     accumulate: int = Field(1, ge=1, description="batches a step, whose gradients are averaged")
-    workers: int = Field(0, ge=0, description="processes that read pictures ahead")
+    workers: int = Field(0, ge=0, description="processes that read and spoil pictures ahead")
     scenes: int | None = Field(
         None,
         ge=1,
@@ -234,11 +234,8 @@ class Recipe(_Section):
             raise ValueError("loss.guide=nearer measures by LPIPS: it needs loss.lpips above 0")
         if self.data.scenes is not None and (self.task == "teacher" or self.targets is None):
             raise ValueError("data.scenes are kept with their targets: a distill recipe with 'targets', a folder")
-        if self.data.scenes is not None:
-            if self.data.workers:
-                raise ValueError("data.scenes are made where they are needed, by the run itself: data.workers=0")
-            if self.data.patch > self.data.scene:
-                raise ValueError(f"data.patch={self.data.patch} is larger than data.scene={self.data.scene}")
+        if self.data.scenes is not None and self.data.patch > self.data.scene:
+            raise ValueError(f"data.patch={self.data.patch} is larger than data.scene={self.data.scene}")
         if self.loss.low_band == "truth" and self.data.scenes is None:
             raise ValueError("loss.low_band=truth corrects pictures that are kept: it needs data.scenes")
         fidelity = {"truth": self.loss.truth, "lpips": self.loss.lpips, "features": self.loss.features}
