@@ -88,7 +88,7 @@ class Pipeline:
     def _start(self, enlarge: Enlarge, batch: list[Work]) -> list[_Pass]:
         """Queue a batch: in two halves, and so on, where memory is short."""
         try:
-            with _ONE_AT_A_TIME, _exact():
+            with _ONE_AT_A_TIME, exact():
                 return [self._queue(enlarge, batch)]
         except RuntimeError as error:
             if not out_of_memory(error):
@@ -147,7 +147,7 @@ class _Pass:
 
 
 @contextmanager
-def _exact() -> Iterator[None]:
+def exact() -> Iterator[None]:
     """Float32 is float32: by default cuDNN rounds what it convolves to 11 bit (TF32)."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
