@@ -43,9 +43,18 @@ def test_theirs_is_what_ratios_compare_with(tmp_path, monkeypatch):
 
 
 def test_the_benchmark_of_accelerators_goes_on_where_a_case_fails(tmp_path):
-    command = [sys.executable, SPEED.with_name("accelerator.py"), "--device", "cpu", "--models", "compact-small"]
-    command += ["--sizes", "0x0", "32x32", "--output", tmp_path / "page.md"]
-    subprocess.run(command, check=True, capture_output=True)
+    options = [
+        "--device",
+        "cpu",
+        "--models",
+        "compact-small",
+        "--sizes",
+        "0x0",
+        "32x32",
+        "--output",
+        tmp_path / "page.md",
+    ]
+    subprocess.run([sys.executable, SPEED.with_name("accelerator.py"), *options], check=True, capture_output=True)
     page = (tmp_path / "page.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| c")]
     measured = [row for row in rows if row[1] == "32x32"]
