@@ -184,10 +184,10 @@ class Recorder:
         self.graphs[key] = graph  # as the last to be forgotten
         return graph(lr, eps)
 
-    def forget(self) -> None:
-        """All recordings, as weights have moved."""
+    def forget(self, device: torch.device) -> None:
+        """All recordings, as weights on ``device`` have moved."""
         if self.graphs:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
             self.graphs.clear()
 
 

@@ -138,7 +138,7 @@ class TorchEngine:
         warnings.warn(f"{self.precision} gave infinities; going on in float32", RuntimeWarning, stacklevel=3)
         self.model.place(self.weight.device)
         if isinstance(self.once, Recorder):
-            self.once.forget()
+            self.once.forget(self.weight.device)
 
     @torch.inference_mode()
     def _run(self, lr: Floats, noise: Noise, steps: int, sampler: Sampler) -> Tensor:
