@@ -1,4 +1,4 @@
-"""The command that writes docs/benchmarks.md."""
+"""The commands that measure and write pages."""
 
 import subprocess
 import sys
@@ -40,3 +40,24 @@ def test_theirs_is_what_ratios_compare_with(tmp_path, monkeypatch):
     row = next(line for line in (tmp_path / "a.md").read_text().splitlines() if line.startswith("| compact/onnx"))
     assert row == "| compact/onnx, float32 | 4 | 0.5 / 1.75 | 9 | 0.5 | 20 | 50% |"
     assert not list(tmp_path.glob("*.png"))
+
+
+def test_the_benchmark_of_accelerators_goes_on_where_a_case_fails(tmp_path):
+    options = [
+        "--device",
+        "cpu",
+        "--models",
+        "compact-small",
+        "--sizes",
+        "0x0",
+        "32x32",
+        "--output",
+        tmp_path / "page.md",
+    ]
+    subprocess.run([sys.executable, SPEED.with_name("accelerator.py"), *options], check=True, capture_output=True)
+    page = (tmp_path / "page.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| c")]
+    measured = [row for row in rows if row[1] == "32x32"]
+    assert {row[0] for row in measured} == {"compact-small, bfloat16", "compact-small, float32"}
+    assert all(float(row[4]) > 0 and float(row[6]) > 0 for row in measured)
+    assert "Failed: compact-small, bfloat16, 0x0" in page

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tddsr.tiling import feathered, fit, plan
+from tddsr.tiling import Box, feathered, fit, plan
 
 
 @pytest.mark.parametrize("tile", [1, 16, 30, 64, 1000])
@@ -37,6 +37,18 @@ def test_what_is_left_of_a_picture_is_covered_alone():
     assert min(tile.core.top for tile in rest) == 24
     assert sum(tile.core.height * tile.core.width for tile in rest) == 40 * 100
     assert min(tile.source.top for tile in rest) == 12  # the rows above can be read
+
+
+@pytest.mark.parametrize("tile", [16, 30, (8, 64), 1000])
+@pytest.mark.parametrize(("height", "width", "top"), [(4, 4, 0), (64, 100, 24), (132, 68, 0), (132, 68, 128)])
+def test_uniform_tiles_deliver_the_same_and_read_boxes_of_one_size(height, width, top, tile):
+    loose, even = (plan(height, width, tile, 10, 4, top=top, uniform=uniform) for uniform in (False, True))
+    assert [core for core, _ in even] == [core for core, _ in loose]
+    assert len({(box.height, box.width) for _, box in even}) == 1
+    for (_, needed), (_, box) in zip(loose, even, strict=True):
+        assert needed.within(box) == needed
+        assert box.within(Box(0, 0, height, width)) == box
+        assert all(side % 4 == 0 for side in box)
 
 
 @pytest.mark.parametrize("pixels", [70**2, 100**2, 200**2])

@@ -78,8 +78,10 @@ class Schedule:
 
 def _at(values: Tensor, t: Tensor | int, like: Tensor) -> Tensor:
     """``values[t]``, computed in float64 and cast at the last moment; shaped to broadcast over (B,C,h,w)."""
-    picked = values[torch.as_tensor(t, device="cpu")].to(like.device, like.dtype)
-    return picked.reshape(-1, 1, 1, 1)
+    picked = values[torch.as_tensor(t, device="cpu")]
+    if like.is_cuda and picked.numel() == 1:  # a copy would wait for all that is queued there
+        return like.new_full((1, 1, 1, 1), picked.item())
+    return picked.to(like.device, like.dtype).reshape(-1, 1, 1, 1)
 
 
 def forward(schedule: Schedule, x_0: Tensor, y: Tensor, t: Tensor | int, eps: Tensor) -> Tensor:

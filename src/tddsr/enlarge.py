@@ -7,7 +7,7 @@ import ctypes
 import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tddsr import rng
-from tddsr.engines.engine import Engine, Sampler
+from tddsr.engines.engine import PASS_PIXELS, Engine, Noise, Sampler
 from tddsr.errors import ImageWarning, ModelError, UsageError
 from tddsr.pictures.picture import LUMA, Pixels
 from tddsr.pictures.rows import Floats
@@ -49,8 +49,8 @@ class Sampling:
     sampler: Sampler
 
 
-Run = Callable[[Box], Floats]
-"""What an engine makes of a box of the picture, (4h,4w,channels)."""
+Run = Callable[[list[Box]], Iterator[Floats]]
+"""What an engine makes of boxes of the picture, one after the other, (4h,4w,channels) each."""
 
 
 class _Count:
@@ -106,15 +106,16 @@ class Enlarger:
             ModelError: the network gives values that are no numbers.
         """
         size = height, width = pixels.shape[:2]
-        channels, count, start = 1 if grey else 3, _Count(progress), 0
+        channels, count, start, factor = 1 if grey else 3, _Count(progress), 0, self.engine.scale
 
-        def run(box: Box) -> Floats:
-            lr = _read(pixels, box, span)
-            if np.ptp(lr) < contrast:
-                return np.zeros((self.engine.scale * box.height, self.engine.scale * box.width, channels), np.float32)
-            made = self._run(lr, box, sampling)[0]
-            hr: Floats = np.moveaxis(made.clip(0, 1, out=made), 0, -1)
-            return np.dot(hr, np.array(LUMA, np.float32))[..., None] if grey else hr
+        def run(boxes: list[Box]) -> Iterator[Floats]:
+            flat = {box for box in boxes if contrast and np.ptp(_read(pixels, box, span)) < contrast}
+            made = self._run(pixels, [box for box in boxes if box not in flat], span, sampling)
+            for box in boxes:
+                if box in flat:
+                    yield np.zeros((factor * box.height, factor * box.width, channels), np.float32)
+                else:
+                    yield _finish(next(made), grey)
 
         while start < height:
             tile, halo = self._cut(height, width, sampling.steps)
@@ -124,7 +125,7 @@ class Enlarger:
                 bands = self._join(size, channels, tile, halo, start, run, count)
             try:
                 for band in bands:
-                    start += len(band) // self.engine.scale
+                    start += len(band) // factor
                     yield band
                     del band  # or it would be there while the next one is made
             except MemoryError as error:
@@ -149,7 +150,7 @@ class Enlarger:
             result = engine.scale**2 * 3 * np.dtype(np.float32).itemsize  # bytes
             row, needed = result * width, needed + result
             memory = self.engine.free_memory()
-            free = None if memory is None else int(memory * 0.8)
+            free = None if memory is None else min(int(memory * 0.8), needed * PASS_PIXELS)
             budget = min(needed * _WANTED_SIDE**2, _MOST_BUDGET)
 
             def room(tall: int) -> int:
@@ -190,7 +191,9 @@ class Enlarger:
         factor, multiple = self.engine.scale, self.engine.multiple
         whole = Box(0, 0, *size)
         padded = round_up(size[0], multiple), round_up(size[1], multiple)
-        tiles = plan(*padded, tile, halo, multiple, top=start)
+        uniform = self.engine.free_memory() is not None  # accelerators take those of one size together
+        tiles = plan(*padded, tile, halo, multiple, top=start, uniform=uniform)
+        made = run([source for _, source in tiles])
         count.expect(len(tiles))
         for _, group in itertools.groupby(tiles, key=lambda tile: tile.core.top):
             row = list(group)
@@ -198,7 +201,7 @@ class Enlarger:
             large = np.empty((factor * box.height, factor * size[1], channels), np.float32)
             for core, source in row:
                 part = core.within(whole)  # the last tiles reach into the padding
-                large[:, factor * part.left : factor * part.right] = _cut_out(run(source), source, part, factor)
+                large[:, factor * part.left : factor * part.right] = _cut_out(next(made), source, part, factor)
                 if len(tiles) > 1:
                     _give_back()
                 count.one()
@@ -215,6 +218,7 @@ class Enlarger:
         tiles = feathered(height, width, side, round_up(side, multiple) // 4, multiple, factor)
         rows = [list(row) for _, row in itertools.groupby(tiles, key=lambda tile: tile.box.top)]
         rows = [row for row in rows if row[0].box.bottom > start]  # others have been handed on
+        made = run([tile.box for row in rows for tile in row])
         count.expect(sum(map(len, rows)))
         begun = np.zeros((0, factor * width, channels), np.float32)
         for row, following in itertools.zip_longest(rows, rows[1:]):
@@ -224,7 +228,7 @@ class Enlarger:
             for tile in row:
                 box = tile.box
                 part = box.within(whole).within(Box(start, 0, height, width))
-                weighted = run(box) * tile.rows[:, None, None] * tile.columns[:, None]
+                weighted = next(made) * tile.rows[:, None, None] * tile.columns[:, None]
                 place = _cut_out(begun, Box(start, 0, bottom, width), part, factor)
                 place += _cut_out(weighted, box, part, factor)
                 count.one()
@@ -235,17 +239,27 @@ class Enlarger:
                 yield done
             del done
 
-    def _run(self, lr: Floats, box: Box, sampling: Sampling) -> Floats:
-        """(1,3,h,w) in [0,1] -> (1,3,4h,4w) about [0,1], with the noise of ``box``."""
+    def _run(
+        self, pixels: Pixels, boxes: Iterable[Box], span: tuple[float, float], sampling: Sampling
+    ) -> Iterator[Floats]:
+        """(1,3,4h,4w) about [0,1] for each box."""
+        tiles = ((_read(pixels, box, span), self._noise(box, sampling.seed)) for box in boxes)
+        return self.engine.run_each(tiles, sampling.steps, sampling.sampler)
 
+    def _noise(self, box: Box, seed: int) -> Noise:
         def noise(t: int) -> Floats:
-            keys = (sampling.seed, *((_STEP_NOISE, t) if t else (_START_NOISE,)))
+            keys = (seed, *((_STEP_NOISE, t) if t else (_START_NOISE,)))
             return rng.noise_at(keys, self.engine.channels, box.top, box.left, box.height, box.width)[None]
 
-        hr = self.engine.run(lr, noise, sampling.steps, sampling.sampler)
-        if not np.isfinite(hr).all():
-            raise ModelError("the network gives values that are no numbers: its weights are damaged or of no use")
-        return hr
+        return noise
+
+
+def _finish(made: Floats, grey: bool) -> Floats:
+    """(1,3,h,w) about [0,1] -> (h,w,3 or 1) in [0,1]."""
+    if not np.isfinite(made).all():
+        raise ModelError("the network gives values that are no numbers: its weights are damaged or of no use")
+    hr: Floats = np.moveaxis(made.clip(0, 1, out=made)[0], 0, -1)
+    return np.dot(hr, np.array(LUMA, np.float32))[..., None] if grey else hr
 
 
 def _give_back() -> None:

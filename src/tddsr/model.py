@@ -118,6 +118,11 @@ class Model(nn.Module):
         """Lr height and width must be multiples of this."""
         return self.network.multiple
 
+    @property
+    def ignores_noise(self) -> bool:
+        """Whether the network sees nothing of x_t: a single step gives the same pixels, whatever the noise."""
+        return self.network.ignores_noise
+
     def shares_space(self, other: Model) -> bool:
         """Whether both work in one latent space: of one kind and size, with the same weights."""
         if self.config.space != other.config.space:

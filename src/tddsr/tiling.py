@@ -59,6 +59,7 @@ def plan(
     multiple: int,
     *,
     top: int = 0,
+    uniform: bool = False,
 ) -> list[Tile]:
     """Tiles that cover a picture of ``height`` x ``width``, or what is left of it, exactly once, row by row.
 
@@ -69,12 +70,13 @@ def plan(
         halo: pixels around a pixel that its result depends on.
         multiple: every box starts and ends at a multiple of this.
         top: the first row to cover, a multiple of ``multiple``.
+        uniform: read boxes of one size, those at the picture's border more than their halo.
     """
     if height % multiple or width % multiple:
         raise ValueError(f"{height}x{width} must be multiples of {multiple}")
     tall, wide = (tile, tile) if isinstance(tile, int) else tile
     tall, wide, halo = round_up(tall, multiple), round_up(wide, multiple), round_up(halo, multiple)
-    return [
+    tiles = [
         Tile(
             Box(above, left, below, right),
             Box(
@@ -86,6 +88,14 @@ def plan(
         )
         for above, below in ((top + a, top + b) for a, b in _spans(height - top, tall, multiple))
         for left, right in _spans(width, wide, multiple)
+    ]
+    if not uniform or not tiles:
+        return tiles
+    tall, wide = (max(sides) for sides in zip(*((box.height, box.width) for _, box in tiles), strict=True))
+    corners = [(min(box.top, height - tall), min(box.left, width - wide)) for _, box in tiles]
+    return [
+        Tile(core, Box(above, left, above + tall, left + wide))
+        for (core, _), (above, left) in zip(tiles, corners, strict=True)
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, Protocol
 
 from tddsr.pictures.rows import Floats
@@ -13,6 +13,12 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 Noise = Callable[[int], Floats]
 """Unit noise (1,channels,h,w) for a tile: of 0, that which makes x_T; of t, that of the step from t to t - 1."""
+
+Work = tuple[Floats, Noise]
+"""A tile, (1,3,h,w) in [0,1], and its noise."""
+
+PASS_PIXELS = 1 << 20
+"""Of lr, that an accelerator takes at once: enough to keep all of it busy."""
 
 
 class Engine(Protocol):
@@ -52,6 +58,9 @@ class Engine(Protocol):
         Raises:
             MemoryError: there is not enough for a tile of this size.
         """
+
+    def run_each(self, tiles: Iterable[Work], steps: int = 1, sampler: Sampler = "deterministic") -> Iterator[Floats]:
+        """``run`` for one after the other; an accelerator takes some together, and some before they are asked for."""
 
 
 def describe(engine: Engine) -> dict[str, str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import onnxruntime
 
-from tddsr.engines.engine import EngineName, Noise, Precision, Sampler, out_of_memory
+from tddsr.engines.engine import EngineName, Noise, Precision, Sampler, Work, out_of_memory
 from tddsr.errors import ModelError, UsageError
 from tddsr.pictures.rows import Floats
 
@@ -166,6 +169,10 @@ class OnnxEngine:
                 raise MemoryError(_first_line(error)) from error
             raise
         return hr
+
+    def run_each(self, tiles: Iterable[Work], steps: int = 1, sampler: Sampler = "deterministic") -> Iterator[Floats]:
+        """See ``Engine``."""
+        return itertools.starmap(partial(self.run, steps=steps, sampler=sampler), tiles)
 
 
 def _read(metadata: dict[str, str], path: Path) -> Graph:

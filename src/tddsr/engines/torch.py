@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -10,7 +13,8 @@ import torch
 from torch import Tensor
 
 from tddsr.device import bfloat16_instructions, pick_device
-from tddsr.engines.engine import EngineName, Noise, Precision, Sampler, out_of_memory
+from tddsr.engines.accelerator import Pipeline, Recorder
+from tddsr.engines.engine import EngineName, Noise, Precision, Sampler, Work, out_of_memory
 from tddsr.model import Model
 from tddsr.pictures.rows import Floats
 from tddsr.weights.names import load_model
@@ -25,6 +29,12 @@ class TorchEngine:
         self.model = model
         self.scale, self.multiple, self.channels = model.scale, model.multiple, model.channels
         self.default_steps, self.bytes_per_lr_pixel = model.default_steps, model.bytes_per_lr_pixel
+        self.noisy = not model.ignores_noise
+        self.once: Callable[[Tensor, Tensor], Tensor] = self._once
+        self.pipeline: Pipeline | None = None
+        if self.weight.is_cuda:
+            self.once = Recorder(self._once)
+            self.pipeline = Pipeline(self.weight.device, self.bytes_per_lr_pixel)
 
     @classmethod
     def load(
@@ -90,11 +100,12 @@ class TorchEngine:
         self.model.check_steps(steps)
 
     def free_memory(self) -> int | None:
-        device = self.weight.device
-        return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+        return None if self.pipeline is None else self.pipeline.free_memory()
 
     def run(self, lr: Floats, noise: Noise, steps: int = 1, sampler: Sampler = "deterministic") -> Floats:
         """See ``Engine``."""
+        if self.pipeline is not None:
+            return next(self.run_each([(lr, noise)], steps, sampler))
         try:
             hr = self._run(lr, noise, steps, sampler)
         except RuntimeError as error:
@@ -104,18 +115,47 @@ class TorchEngine:
         else:
             if self.precision == "float32" or hr.isfinite().all():
                 return hr.numpy()
-            warnings.warn(f"{self.precision} gave infinities; going on in float32", RuntimeWarning, stacklevel=2)
-            self.model.place(self.weight.device)
+            self._go_on_in_float32()
             return self.run(lr, noise, steps, sampler)
-        if self.weight.device.type == "cuda":
-            torch.cuda.empty_cache()
         raise MemoryError(failure)
+
+    def run_each(self, tiles: Iterable[Work], steps: int = 1, sampler: Sampler = "deterministic") -> Iterator[Floats]:
+        """See ``Engine``."""
+        if self.pipeline is None:
+            return itertools.starmap(partial(self.run, steps=steps, sampler=sampler), tiles)
+        return self._run_ahead(self.pipeline, tiles, steps, sampler)
+
+    def _run_ahead(self, pipeline: Pipeline, tiles: Iterable[Work], steps: int, sampler: Sampler) -> Iterator[Floats]:
+        for tile, hr in pipeline.run(partial(self._enlarge, steps=steps, sampler=sampler), tiles):
+            if hr is None:
+                if self.precision != "float32":
+                    self._go_on_in_float32()
+                yield self.run(*tile, steps, sampler)
+            else:
+                yield hr.numpy()
+
+    def _go_on_in_float32(self) -> None:
+        warnings.warn(f"{self.precision} gave infinities; going on in float32", RuntimeWarning, stacklevel=3)
+        self.model.place(self.weight.device)
+        if isinstance(self.once, Recorder):
+            self.once.forget(self.weight.device)
 
     @torch.inference_mode()
     def _run(self, lr: Floats, noise: Noise, steps: int, sampler: Sampler) -> Tensor:
+        return self._enlarge(torch.from_numpy(lr), noise, steps, sampler).float().cpu()
+
+    def _enlarge(self, lr: Tensor, noise: Noise, steps: int, sampler: Sampler) -> Tensor:
+        """(B,3,h,w) in [0,1] -> (B,3,4h,4w), about [0,1], on the device, where it is not awaited."""
+
         def field(t: int) -> Tensor:
             return torch.from_numpy(noise(t)).to(self.weight)
 
-        pixels = (torch.from_numpy(lr).to(self.weight) * 2 - 1).contiguous(memory_format=torch.channels_last)
-        hr = self.model.sample(pixels, field(0), steps, field if sampler == "stochastic" else None)
-        return (hr / 2 + 0.5).float().cpu()
+        pixels = (lr.to(self.weight) * 2 - 1).contiguous(memory_format=torch.channels_last)
+        if steps == 1:
+            hr = self.once(pixels, field(0) if self.noisy else pixels.new_zeros(1, 1, 1, 1))
+        else:
+            hr = self.model.sample(pixels, field(0), steps, field if sampler == "stochastic" else None)
+        return hr / 2 + 0.5
+
+    def _once(self, pixels: Tensor, eps: Tensor) -> Tensor:
+        return self.model.sample(pixels, eps)

@@ -14,11 +14,20 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from tddsr.networks.layers import TIME_WAVES, Config, Recomputed, bicubic_x4, check_multiple, time_waves, zero
+from tddsr.networks.layers import (
+    TIME_WAVES,
+    Config,
+    Recomputed,
+    bicubic_x4,
+    check_multiple,
+    part_bytes,
+    time_waves,
+    zero,
+)
 from tddsr.networks.space import LatentSpace
 
 BAND_BYTES = 4 << 20
-"""Of a map at hr size, where the tail works in bands. Larger ones take more memory and measured no faster."""
+"""Of a map at hr size, where the tail works in bands on a CPU. Larger ones take more memory and measured no faster."""
 
 GRAPH_BANDS = 8
 """Of the tail in an exported graph."""
@@ -94,7 +103,7 @@ class _Tail(nn.Module):
         if torch.compiler.is_exporting():
             return self._in_bands(features, x_0)
         row = batch * self.mix.in_channels * self.space.factor**2 * width * x_0.element_size()
-        step = height if torch.is_grad_enabled() else max(BAND_BYTES // row, 1)
+        step = height if torch.is_grad_enabled() else max(part_bytes(x_0, BAND_BYTES) // row, 1)
         if step >= height:
             return self._corrected(features, x_0)
         corrected = torch.empty_like(x_0)
@@ -190,6 +199,11 @@ class CompactNet(nn.Module):
     def ignore_noise(self) -> None:
         """See nothing of x_t from now on."""
         zero(self.stem_x)
+
+    @property
+    def ignores_noise(self) -> bool:
+        """Whether ``x_t`` changes nothing."""
+        return not self.stem_x.weight.any()
 
     def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
         """Estimate x_0.

@@ -64,6 +64,11 @@ def zero(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
+def part_bytes(x: Tensor, on_a_cpu: int) -> int:
+    """How much of a map to work on at a time: what a CPU's cache holds, or what keeps all of an accelerator busy."""
+    return on_a_cpu if x.is_cpu else 256 << 20
+
+
 def check_multiple(name: str, pictures: Tensor, multiple: int) -> None:
     """Raise ValueError if the height or width of ``pictures`` (..,h,w) is not a multiple of ``multiple``."""
     height, width = pictures.shape[-2:]

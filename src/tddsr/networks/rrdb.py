@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from tddsr.networks.layers import TIME_WAVES, Config, Recomputed, conv3, time_waves, zero
+from tddsr.networks.layers import TIME_WAVES, Config, Recomputed, conv3, part_bytes, time_waves, zero
 from tddsr.networks.space import LatentSpace
 from tddsr.tiling import plan
 
@@ -30,7 +30,7 @@ OURS = ("enter_x.weight", "time.weight", "time.bias")
 """Weights that the published network lacks, since it knows neither x_t nor t; zero at first."""
 
 PART_BYTES = 8 << 20
-"""Of the largest map, where the tail works in parts. More and less measured slower: a layer finds it in the cache."""
+"""Of the largest map, where the tail works in parts on a CPU. More and less measured slower: it lies in the cache."""
 
 GRAPH_BANDS = 8
 """Of the tail in an exported graph."""
@@ -122,6 +122,11 @@ class RRDBNet(nn.Module):
         zero(self.enter_x)
 
     @property
+    def ignores_noise(self) -> bool:
+        """Whether ``x_t`` changes nothing."""
+        return not self.enter_x.weight.any()
+
+    @property
     def _tail_reach(self) -> int:
         """How many lr pixels beyond itself the tail sees."""
         low, high = 0, self.config.tail_scale - 1
@@ -151,7 +156,7 @@ class RRDBNet(nn.Module):
         """The same in squares: the tail's maps are the largest, and wait for memory more than for sums."""
         config, (batch, _, height, width), factor = self.config, x.shape, self.space.factor
         pixel = batch * config.tail_scale**2 * config.tail_features * x.element_size()
-        side = max(math.isqrt(PART_BYTES // pixel), 1)
+        side = max(math.isqrt(part_bytes(x, PART_BYTES) // pixel), 1)
         picture = x.new_empty(batch, 3, factor * height, factor * width)
         for tile in plan(height, width, side, self._tail_reach, 1):
             core, box = tile.core, tile.source

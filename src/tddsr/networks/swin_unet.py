@@ -191,6 +191,7 @@ class SwinUNet(nn.Module):
     """
 
     halo: int | None = None
+    ignores_noise = False
 
     def __init__(self, config: SwinUNetConfig | None = None, channels: int = 3) -> None:
         super().__init__()
