@@ -24,6 +24,7 @@ from tddsr.weights import names
 from tddsr.weights.file import save_model
 from tddsr.weights.strength import between
 from tests.conftest import photo, small_model, small_rrdb
+from tests.derived import small_paper_model
 from tests.test_cli import call
 
 PICTURE = photo(23, 34)
@@ -154,3 +155,15 @@ def test_a_partner_of_another_network_is_refused(pair, tmp_path):
         load_engine(pair / "sharp.safetensors", strength=0.5, faithful="missing")
     with pytest.raises(ModelError, match="graph"):
         load_engine(pair / "sharp.onnx", strength=0.5, faithful=pair / "faithful.safetensors")
+
+
+def test_partners_share_a_learned_latent_space(tmp_path):
+    model = small_paper_model("student")
+    save_model(model, tmp_path / "sharp.safetensors")
+    model.network.get_parameter("out.2.bias").data += 0.5
+    save_model(model, tmp_path / "faithful.safetensors")
+    assert list(between(tmp_path / "sharp.safetensors", tmp_path / "faithful.safetensors", 0.5)) == ["out.2.bias"]
+    next(model.space.parameters()).data += 0.5
+    save_model(model, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match=r"other.*space\."):
+        between(tmp_path / "sharp.safetensors", tmp_path / "other.safetensors", 0.5)

@@ -38,16 +38,15 @@ def between(sharp: Path, faithful: Path, strength: float) -> Weights:
         other = theirs[key]
         if np.array_equal(value, other):
             continue
-        if value.dtype.kind == "f" and not key.startswith("space."):
-            mixed = (1 - strength) * other.astype(np.float32) + strength * value.astype(np.float32)
-            result[key] = mixed.astype(value.dtype)
-        else:  # a learned latent space, or a table of places
+        if key.startswith("space.") or value.dtype.kind == "i":  # a learned latent space, or a table of places
             raise ModelError(f"{faithful} has another {key} than {sharp}: nothing lies between them")
+        mixed = (1 - strength) * other.astype(np.float32) + strength * value.astype(np.float32)
+        result[key] = mixed.astype(value.dtype)
     return result
 
 
 def _read(path: Path) -> Weights:
     try:
         return load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError) as error:  # the last two: types that NumPy lacks
-        raise ModelError(f"{path} is not a readable safetensors file of 16 or 32 bit: {error}") from error
+    except (SafetensorError, OSError, TypeError) as error:  # the last: NumPy has no bfloat16
+        raise ModelError(f"{path} is not a safetensors file that NumPy reads: {error}") from error
