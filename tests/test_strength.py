@@ -26,6 +26,7 @@ from tddsr.weights.strength import between
 from tests.conftest import photo, small_model, small_rrdb
 from tests.derived import small_paper_model
 from tests.test_cli import call
+from tests.test_engines import command, without_torch
 
 PICTURE = photo(23, 34)
 
@@ -128,6 +129,20 @@ def test_the_command_says_the_strength(pair, shipped, tmp_path):
     )(PICTURE / 255)
     with Image.open(tmp_path / "a_x4.png") as large:
         assert np.abs(np.asarray(large) - expected).max() <= 0.51
+
+
+def test_strength_needs_no_pytorch(pair, shipped, tmp_path):
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    told = (
+        "from pathlib import Path\nfrom tddsr.weights import names\n"
+        f"names.SHIPPED['tiny'] = Path({str(pair / 'sharp.safetensors')!r})\n"
+        f"names.FAITHFUL['tiny'] = Path({str(pair / 'faithful.safetensors')!r})\n"
+    )
+    options = ("upscale", "a.png", "--model", "tiny", "--strength", "0.5", "--device", "cpu")
+    done = without_torch(told + command(*options), tmp_path)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "a_x4.png") as large:
+        assert np.abs(np.asarray(large) - pixels(shipped, strength=0.5, engine="torch")).max() <= 1
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.01, float("nan")])
