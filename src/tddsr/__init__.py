@@ -34,12 +34,15 @@ __all__ = [
 __version__ = "0.1.0"
 
 
-def upscale(picture: T, *, model: str | Path = "compact", device: str = "auto", **options: Any) -> T:
-    """Enlarge a picture with a model that is loaded the first time and kept.
+def upscale(
+    picture: T, *, model: str | Path = "compact", strength: float = 1, device: str = "auto", **options: Any
+) -> T:
+    """Enlarge a picture with a model that is loaded the first time and kept, as the last eight are.
 
     Args:
         picture: a path, bytes, PIL image, array or tensor, as ``Upscaler`` takes it; the same kind comes back.
         model: a name or a file, as ``Upscaler.load`` takes it.
+        strength: 0 (faithful) to 1 (as sharp as the model is), of a model that comes with a faithful partner.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, and others that ``Upscaler.load`` names.
         options: ``scale``, ``width``, ``height``, ``max_side``, ``seed``, ``steps``, ``sampler``, ``output``,
             ``strip_metadata``, ``largest_input`` and ``progress``, as ``Upscaler`` takes them.
@@ -48,16 +51,16 @@ def upscale(picture: T, *, model: str | Path = "compact", device: str = "auto", 
         ModelError: no such model, or the file cannot be used.
         DownloadError: it is not on this machine, and cannot be downloaded.
         ImageError: the file cannot be read or written.
-        UsageError: no such device, or an option out of range.
+        UsageError: no such device or strength, or an option out of range.
     """
-    return _kept(model, device)(picture, **options)
+    return _kept(model, strength, device)(picture, **options)
 
 
-@functools.cache
-def _kept(model: str | Path, device: str) -> Upscaler:
+@functools.lru_cache(maxsize=8)  # of strengths there is no end
+def _kept(model: str | Path, strength: float, device: str) -> Upscaler:
     from tddsr.upscaler import Upscaler
 
-    return Upscaler.load(model, device=device)
+    return Upscaler.load(model, strength=strength, device=device)
 
 
 def __getattr__(name: str) -> object:

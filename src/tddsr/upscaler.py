@@ -82,6 +82,8 @@ class Upscaler:
         cls,
         model: str | Path = "compact",
         *,
+        strength: float = 1,
+        faithful: str | Path | None = None,
         engine: str = "auto",
         device: str = "auto",
         dtype: str | None = None,
@@ -96,6 +98,10 @@ class Upscaler:
             model: a name: ``compact`` and the faster ``compact-small`` come with the package; ``resshift``, ``sinsr``
                 and others of ``tddsr.weights.registry.MODELS`` are downloaded the first time, under their own
                 licences. Or a file: of ``tddsr train`` or ``tddsr convert``, or a graph of ``tddsr export`` (.onnx).
+            strength: 0 (faithful) to 1 (as sharp as the model is): how much of the weights is the model's, the rest
+                being its faithful partner's.
+            faithful: that partner, by name or file, a model of the same network and from the same line, such as one
+                from before its discriminator; None: the one that comes with the model.
             engine: ``onnx``, which is for the shipped models and for graphs, and does without PyTorch; ``torch``, for
                 all but graphs; ``auto``: ``onnx`` where it can do what is asked for, unless PyTorch is installed and
                 reaches an accelerator that it does not. On a CPU both give the same pixels, within 1/255.
@@ -112,10 +118,14 @@ class Upscaler:
                 all that PyTorch does in the process.
 
         Raises:
-            ModelError: no such model, the file cannot be used, or it needs PyTorch, which is not installed.
-            UsageError: no such engine, device or type; options that do not go together; or an impossible tile.
+            ModelError: no such model, the file cannot be used, or it needs PyTorch, which is not installed; or the
+                partner is of another network.
+            UsageError: no such strength, or no partner for it; no such engine, device or type; options that do not go
+                together; or an impossible tile.
         """
         options: dict[str, Any] = {
+            "strength": strength,
+            "faithful": faithful,
             "engine": engine,
             "device": device,
             "dtype": dtype,

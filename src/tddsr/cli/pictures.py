@@ -31,6 +31,12 @@ def upscale(
     max_side: Annotated[int | None, typer.Option(min=1, help="its width or height, whichever is longer")] = None,
     seed: Annotated[int, typer.Option(min=0, help="chooses the noise; the shipped models see none")] = 0,
     model: Annotated[str, typer.Option(help="compact, compact-small (faster), sinsr .. or a model file")] = "compact",
+    strength: Annotated[
+        float, typer.Option(min=0, max=1, help="0 is faithful, 1 as sharp as the model; between: weights between")
+    ] = 1,
+    faithful: Annotated[
+        str | None, typer.Option(help="model of the same network for a --strength below 1, if none comes with --model")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="evaluations; by default the model's own number")] = None,
     sampler: Annotated[Literal["deterministic", "stochastic"], typer.Option(help="with many steps")] = "deterministic",
     engine: Annotated[
@@ -72,8 +78,9 @@ def upscale(
     if bulk.STREAM in inputs and sys.stdin.isatty():
         raise UsageError("standard input is a terminal, which sends no picture: < FILE or COMMAND |")
     upscaler = Upscaler.load(
-        model, engine=engine, device=device, dtype=dtype, fast=fast, tile=read_tile(tile), compiled=compiled
-    )
+        model, strength=strength, faithful=faithful, engine=engine, device=device, dtype=dtype, fast=fast,
+        tile=read_tile(tile), compiled=compiled,
+    )  # fmt: skip
     if steps is not None:
         upscaler.engine.check_steps(steps)
 
@@ -102,7 +109,8 @@ def upscale(
 
         results = bulk.run(jobs, enlarge, overwrite)
         shown = bars.track(results) if bars else results
-        tell(shown, as_json, to_stderr=to_stdout, echo=echo, about=lambda: describe(upscaler.engine))
+        told = {"strength": strength}
+        tell(shown, as_json, to_stderr=to_stdout, echo=echo, about=lambda: {**describe(upscaler.engine), **told})
 
 
 def _bars(pictures: int) -> Bars:

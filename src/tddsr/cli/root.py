@@ -102,7 +102,7 @@ def tell(
     as_json: bool = False,
     to_stderr: bool = False,
     echo: Callable[..., None] = typer.echo,
-    about: Callable[[], Mapping[str, str]] = dict,
+    about: Callable[[], Mapping[str, object]] = dict,
 ) -> None:
     """Print results as they come, and a summary of more than one; the exit code is 1 if any failed.
 

@@ -141,11 +141,16 @@ def _trace(model: Model, pixels: PixelType, noisy: bool) -> onnx.ModelProto:
     with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
         program = torch.onnx.export(
             _Pass(model, pixels), tuple(example), dynamo=True, opset_version=_OPSET, dynamic_shapes=tuple(shapes),
-            input_names=["lr", "noise"][: len(example)], output_names=["hr"], verbose=False,
+            input_names=["lr", "noise"][: len(example)], output_names=["hr"], optimize=False, verbose=False,
         )  # fmt: skip
     if program is None:
         raise ModelError("PyTorch made no graph")
-    optimize_ir(program.model, input_size_limit=1 << 20, output_size_limit=1 << 20)
+    weights = {f"model.network.{name}" for name in model.network.state_dict()}
+    optimize_ir(
+        program.model, input_size_limit=1 << 20, output_size_limit=1 << 20,
+        # What is made of weights is left to ONNX Runtime, which may be given others (`Upscaler.load`'s strength).
+        should_fold=lambda node: False if any(value and value.name in weights for value in node.inputs) else None,
+    )  # fmt: skip
     proto = program.model_proto
     _clean(proto)
     return proto

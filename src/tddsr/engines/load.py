@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast, get_args
 from tddsr.engines.engine import Engine, EngineName, Precision
 from tddsr.engines.onnx import PROVIDERS, OnnxEngine, devices
 from tddsr.errors import ModelError, UsageError
-from tddsr.weights.names import find_graph, find_model
+from tddsr.weights.names import find_graph, find_model, find_weights
 from tddsr.weights.registry import MODELS
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ _DRIVERS = {"linux": ("libcuda.so.1", "libamdhip64.so"), "win32": ("nvcuda.dll",
 def load_engine(
     model: str | Path,
     *,
+    strength: float = 1,
+    faithful: str | Path | None = None,
     engine: str = "auto",
     device: str = "auto",
     dtype: str | None = None,
@@ -54,8 +56,11 @@ def load_engine(
     if graph is None or only_torch or engine == "torch" or (either and _torch_is_better(device, fast)):
         torch_engine = _torch_engine(model)
         precision = torch_engine.fast_precision(device) if fast else precision
-        return torch_engine.load(model, device, cast("Precision", precision), compiled=compiled, threads=threads)
-    return OnnxEngine(graph, device, threads)
+        return torch_engine.load(
+            model, device, cast("Precision", precision), compiled=compiled, threads=threads,
+            weights=find_weights(model, strength, faithful),
+        )  # fmt: skip
+    return OnnxEngine(graph, device, threads, find_weights(model, strength, faithful))
 
 
 def _torch_engine(model: str | Path) -> type[TorchEngine]:

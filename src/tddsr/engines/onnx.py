@@ -16,6 +16,7 @@ import onnxruntime
 from tddsr.engines.engine import EngineName, Noise, Precision, Sampler, Work, out_of_memory
 from tddsr.errors import ModelError, UsageError
 from tddsr.pictures.rows import Floats
+from tddsr.weights.strength import Weights
 
 KEY = "tddsr"
 """Of what a graph says of itself, among its metadata."""
@@ -92,8 +93,10 @@ def _threads() -> int:
     return 0 if usable is None or usable == os.cpu_count() else usable
 
 
-def load_session(path: Path, device: str, threads: int | None = None) -> tuple[onnxruntime.InferenceSession, str]:
-    """A graph, whatever it is, on a device; and what that is called.
+def load_session(
+    path: Path, device: str, threads: int | None = None, weights: Weights | None = None
+) -> tuple[onnxruntime.InferenceSession, str]:
+    """A graph, whatever it is, on a device; and what that is called. ``weights``: see ``OnnxEngine``.
 
     Raises:
         ModelError: it cannot be used.
@@ -108,6 +111,9 @@ def load_session(path: Path, device: str, threads: int | None = None) -> tuple[o
     options.intra_op_num_threads = _threads() if threads is None else threads
     # Threads that wait sleep: where others compute too, spinning costs a quarter of the time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if weights is not None:
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(value) for value in weights.values()]
+        options.add_external_initializers(list(weights), values)
     providers = [(provider, settings | ({"device_id": number} if number else {}))]
     if name != "cpu":
         providers.append(("CPUExecutionProvider", {}))
@@ -131,9 +137,10 @@ class OnnxEngine:
         path: of the graph; where its weights lie in another file, that is found beside it.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``directml``, ``coreml``, ``openvino``.
         threads: of a CPU; None: what OMP_NUM_THREADS says, else as many as the process may use.
+        weights: in place of those of these names in the other file.
 
     Raises:
-        ModelError: not such a graph.
+        ModelError: not such a graph, or it has no such weights in another file.
         UsageError: no such device.
     """
 
@@ -141,8 +148,10 @@ class OnnxEngine:
     precision: Precision = "float32"
     default_steps = 1
 
-    def __init__(self, path: Path, device: str = "auto", threads: int | None = None) -> None:
-        self.session, self.device = load_session(path, device, threads)
+    def __init__(
+        self, path: Path, device: str = "auto", threads: int | None = None, weights: Weights | None = None
+    ) -> None:
+        self.session, self.device = load_session(path, device, threads, weights)
         self.graph = _read(self.session.get_modelmeta().custom_metadata_map, path)
         self.scale, self.multiple, self.channels = self.graph.scale, self.graph.multiple, self.graph.noise
         self.bytes_per_lr_pixel: int | None = self.graph.bytes_per_lr_pixel

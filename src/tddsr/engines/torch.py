@@ -18,6 +18,7 @@ from tddsr.engines.engine import EngineName, Noise, Precision, Sampler, Work, ou
 from tddsr.model import Model
 from tddsr.pictures.rows import Floats
 from tddsr.weights.names import load_model
+from tddsr.weights.strength import Weights
 
 
 class TorchEngine:
@@ -45,6 +46,7 @@ class TorchEngine:
         *,
         compiled: bool = False,
         threads: int | None = None,
+        weights: Weights | None = None,
     ) -> TorchEngine:
         """By name or from a file.
 
@@ -54,13 +56,14 @@ class TorchEngine:
             precision: half is for accelerators and for some processors (``fast_precision``).
             compiled: by ``torch.compile``: the first tile of each size takes a minute more.
             threads: of a CPU, for all that PyTorch does in this process.
+            weights: in place of the model's own of these names.
 
         Raises:
             UsageError: no such device.
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        loaded = load_model(model, pick_device(device), getattr(torch, precision))
+        loaded = load_model(model, pick_device(device), getattr(torch, precision), weights)
         if compiled:
             loaded.network.compile()
         return cls(loaded)

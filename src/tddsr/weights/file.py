@@ -6,8 +6,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -85,13 +87,14 @@ def source_of(notes: str) -> str:
     return str(found.get("from", "")) if isinstance(found, dict) else notes
 
 
-def build(path: Path) -> Model:
-    """The model of one of our files, on the CPU in float32.
+def build(path: Path, replaced: Mapping[str, NDArray[Any]] | None = None) -> Model:
+    """The model of one of our files, on the CPU in float32; with ``replaced`` in place of its weights of these names.
 
     Raises:
         ModelError: not one of our files, or its weights do not fit its configuration.
     """
     header, weights = read_file(path)
+    weights |= {key: torch.from_numpy(value) for key, value in (replaced or {}).items()}
     try:
         with torch.device("meta"):  # a large network's random weights take longer than its true ones
             model = Model(ModelConfig.model_validate_json(header["config"]))

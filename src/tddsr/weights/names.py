@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tddsr.downloads.cache import cache_folder
-from tddsr.errors import ModelError
+from tddsr.errors import ModelError, UsageError
 from tddsr.weights.registry import MODELS, SUFFIXES, UNPUBLISHED, files_here
+from tddsr.weights.strength import Weights, between
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,9 @@ _SHIPPED = {
 }
 SHIPPED = {name: Path(__file__).with_name(f"{name}.safetensors") for name in _SHIPPED}
 """Models that the package carries, by name."""
+
+FAITHFUL: dict[str, Path] = {}
+"""Of shipped models, weights of the same line before its discriminator, for a strength of less than 1; by name."""
 
 GRAPH = ".onnx"
 """What graphs are called; those of shipped models lie beside their weights, which they read from there."""
@@ -99,8 +103,41 @@ def find_graph(name_or_path: str | Path) -> Path | None:
     return path
 
 
-def load_model(name_or_path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> Model:
+def find_weights(name_or_path: str | Path, strength: float, faithful: str | Path | None = None) -> Weights | None:
+    """A model's weights, less sharp: ``between`` those of its faithful partner and its own; None at a strength of 1.
+
+    Args:
+        name_or_path: a model.
+        strength: 0 to 1.
+        faithful: the partner, by name or file; None: the one that comes with the model.
+
+    Raises:
+        ModelError: no such models, or not of one network.
+        UsageError: there is nothing of this strength.
+    """
+    if not 0 <= strength <= 1:
+        raise UsageError(f"strength is {strength}; it must be from 0, faithful, to 1, as sharp as the model is")
+    if strength == 1:
+        return None
+    partner = FAITHFUL.get(str(name_or_path)) if faithful is None else find_model(faithful)
+    sharp = find_model(name_or_path)
+    if partner is None:
+        raise UsageError(
+            f"strength is {strength}, but '{name_or_path}' comes with no faithful partner: "
+            "name one of the same network (--faithful FILE), or leave the strength at 1"
+        )
+    return between(sharp, partner, strength)
+
+
+def load_model(
+    name_or_path: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    weights: Weights | None = None,
+) -> Model:
     """Read a model by name or from a file, ready to run; in float32, unless ``dtype`` says otherwise.
+
+    ``weights`` are in place of its own of these names.
 
     Raises:
         ModelError: no such model, not one of our files, or its weights do not fit its configuration.
@@ -109,7 +146,7 @@ def load_model(name_or_path: str | Path, device: torch.device | str = "cpu", dty
 
     from tddsr.weights.file import build
 
-    return build(find_model(name_or_path)).place(device, dtype or torch.float32).frozen()
+    return build(find_model(name_or_path), weights).place(device, dtype or torch.float32).frozen()
 
 
 def fingerprint(name_or_path: str | Path) -> str:
