@@ -38,6 +38,7 @@ CARRIED = (
     "recipes/compact-follow",
     "recipes/compact-sharpen",
     "recipes/compact-texture",
+    "recipes/compact-gpu",
 )
 """What the package opens at run time, below tddsr/; recipes without their suffix."""
 

@@ -54,7 +54,13 @@ def test_a_wrong_file_is_one_line(tmp_path, text, complaint):
 
 def test_what_the_wheel_holds_needs_nothing_from_the_checkout():
     packaged = {name: file for name, file in recipe_files().items() if "src" in file.parts}
-    assert set(packaged) == {"compact-follow", "compact-sharpen", "compact-shift-teacher", "compact-texture"}
+    assert set(packaged) == {
+        "compact-follow",
+        "compact-gpu",
+        "compact-sharpen",
+        "compact-shift-teacher",
+        "compact-texture",
+    }
     for recipe in map(load_recipe, packaged):
         source = recipe.teacher or recipe.start
         assert source is not None
