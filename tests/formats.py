@@ -173,10 +173,12 @@ Made by `python -m tests.formats`, which reads and writes files of every kind; a
 ## What is read
 
 A file is told by its content; its suffix counts where a folder is searched. Orientation is applied. CMYK and Lab become
-sRGB, CMYK by its profile. gAMA, cHRM and cICP of PNG and the codes of AVIF and HEIC become a profile; for high dynamic
-range it shows what is brighter than the white of paper as that white. All are read with all their bits. Of a TIFF that
-begins with a preview the largest other picture is taken. Thumbnails, sizes, layers and private tags are not true of a
-larger picture, and left out.
+sRGB, CMYK by its profile. gAMA, cHRM and cICP of PNG, the codes of AVIF and HEIC, and EXIF that tells of Adobe RGB
+become a profile; for high dynamic range it shows what is brighter than the white of paper as that white. All are read
+with all their bits, but for colours of PPM, JPEG 2000 and SGI, of which 8 are, which is said. Of a TIFF that begins
+with a preview the largest other picture is taken. Thumbnails, sizes, layers and private tags are not true of a larger
+picture, and left out. Left out and said are profiles that do not fit the pixels, EXIF and XMP that are damaged or not
+whole, and what follows the first picture of a JPEG: others than previews, and a film.
 
 {of_files()}
 

@@ -18,6 +18,7 @@ from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures import raw
 from tddsr.pictures.metadata import read_metadata
 from tddsr.pictures.picture import Picture, Pixels, in_range, to_type
+from tddsr.pictures.profiles import UNUSED
 from tddsr.pictures.vips import pyvips
 
 MARKS = (b"II", b"MM")
@@ -171,11 +172,14 @@ def _in_srgb(image: pyvips.Image) -> pyvips.Image:
     usual, depth, white = ("rgb16", 16, 65535) if deep else ("srgb", 8, 255)
     if image.interpretation != "cmyk":
         return image.colourspace(usual)
-    if image.get_typeof("icc-profile-data"):
+    profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else b""
+    if profile[16:20] == b"CMYK":
         with contextlib.suppress(pyvips.Error):
             return image.icc_transform(
                 "srgb", embedded=True, depth=depth, intent="relative", black_point_compensation=True
             )
+    if profile:
+        warnings.warn(UNUSED, ImageWarning, stacklevel=2)
     light = image.invert()
     rgb = (light[:3] * light[3] / white).rint().cast(image.format).copy(interpretation=usual)
     return rgb if image.bands == 4 else rgb.bandjoin(image[4:])

@@ -20,6 +20,7 @@ from tddsr.pictures import decoding, raw
 from tddsr.pictures.encoding import encode
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.opening import HEIF, Source, content_of, count_pages, name_of, opened
+from tddsr.pictures.overlooked import bits_of, has_film, overlooked
 from tddsr.pictures.picture import Layout, Picture, Pixels, convert
 from tddsr.pictures.pil import from_pil
 from tddsr.pictures.profiles import coded_colours, coded_profile
@@ -145,7 +146,13 @@ def read_picture(source: Source) -> Picture:
 
 def read_current(name: str, content: bytes, image: Image.Image) -> Picture:
     """The picture that an opened file is at; ``content`` is all that is in the file."""
+    bits = bits_of(content, image)
+    image.info.update(overlooked(content, image.format))
     picture = decoding.read(content, image) or from_pil(_load(name, content, image))
+    if bits > 8 and picture.rgb.dtype == np.uint8:
+        warnings.warn(f"{name}: reduced to 8 bit", ImageWarning, stacklevel=2)
+    if image.format in ("JPEG", "MPO") and has_film(content):
+        warnings.warn(f"{name}: the film behind the photo is left out", ImageWarning, stacklevel=2)
     if image.format == "WEBP" and _is_lossless_webp(content):
         picture.metadata = replace(picture.metadata, lossless=True)
     if (codes := coded_colours(content)) and (image.format == "PNG" or not picture.metadata.icc):

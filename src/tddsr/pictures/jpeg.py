@@ -16,6 +16,7 @@ _LENGTHS = {(0xE0, b"JFIF"): 14, (0xEE, b"Adobe"): 12, (0xE2, b"ICC_PROFILE\0"):
 _SCAN, _END = 0xDA, 0xD9
 
 _EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
+_MARK = len(_EXTENSION) + 32
 _HAS_EXTENSION = re.compile(rb"xmpNote:HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})")
 
 _RDF = re.compile(rb"<rdf:RDF\b([^>]*)>(.*)</rdf:RDF\s*>", re.DOTALL)
@@ -64,20 +65,27 @@ def without_damage(content: bytes) -> bytes:
 
 
 def xmp_extension(packet: bytes, segments: Iterable[bytes]) -> bytes | None:
-    """The packet by which an XMP packet of a JPEG goes on, in other segments; None if any of it is missing."""
-    if not (told := _HAS_EXTENSION.search(packet)):
+    """The packet by which an XMP packet of a JPEG goes on, in other segments; None if there is none.
+
+    Raises:
+        ValueError: some of it is missing.
+    """
+    told, parts, length = _HAS_EXTENSION.search(packet), {}, 0
+    others = [segment for segment in segments if segment.startswith(_EXTENSION)]
+    if not told and not others:
         return None
-    mark, parts, length = _EXTENSION + told[1], {}, 0
-    for segment in segments:
-        if segment.startswith(mark) and len(segment) >= len(mark) + 8:
-            length, offset = struct.unpack_from(">II", segment, len(mark))
-            parts[offset] = segment[len(mark) + 8 :]
+    name = told[1].upper() if told else b""
+    for segment in others:
+        if segment[len(_EXTENSION) : _MARK].upper() == name and len(segment) >= _MARK + 8:
+            length, offset = struct.unpack_from(">II", segment, _MARK)
+            parts[offset] = segment[_MARK + 8 :]
     extension = b""
     for offset, part in sorted(parts.items()):
-        if offset != len(extension):
-            return None
-        extension += part
-    return extension if 0 < length == len(extension) else None
+        if offset == len(extension):
+            extension += part
+    if not 0 < length == len(extension):
+        raise ValueError("some of the packet is missing")
+    return extension
 
 
 def joined_xmp(packet: bytes, extension: bytes) -> bytes | None:

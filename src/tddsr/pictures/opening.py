@@ -30,6 +30,9 @@ PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 2**25)
 
 _MOST_PAGES = 2**16
 
+_MPO_PICTURES = 0xB002
+"""The tag that tells of the pictures of a JPEG which holds several."""
+
 _SWITCH = threading.RLock()
 
 Source = Path | bytes
@@ -199,12 +202,15 @@ def page_numbers(image: Image.Image) -> list[int]:
 
 def count_pages(image: Image.Image) -> int:
     """How many pictures a file holds, apart from previews."""
-    if image.format == "MPO" or (image.format == "TIFF" and image.tell() > 0):
+    if image.format == "TIFF" and image.tell() > 0:
         return 1
     if image.format is None:
         return int(image.info.get(decoding.PAGES, 1))
     here = image.tell()
     try:
+        if image.format == "MPO":
+            infos = getattr(image, "mpinfo", {})[_MPO_PICTURES]
+            return sum("Thumbnail" not in told["Attribute"]["MPType"] for told in infos)
         return len(page_numbers(image)) if image.format == "TIFF" else int(getattr(image, "n_frames", 1))
     except Exception:  # the others are damaged
         return 1
