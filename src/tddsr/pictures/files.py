@@ -16,7 +16,7 @@ from PIL import Image, features
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.files import whole_or_nothing
-from tddsr.pictures import decoding, raw
+from tddsr.pictures import decoding, raw, streamed
 from tddsr.pictures.encoding import encode
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.opening import HEIF, Source, content_of, count_pages, name_of, opened
@@ -131,8 +131,12 @@ def kind_of(source: bytes) -> str:
         return next((suffix for suffix, kind in _KINDS.items() if kind.name == name), _other_suffix(image))
 
 
-def read_picture(source: Source) -> Picture:
+def read_picture(source: Source, in_rows: bool = False) -> Picture:
     """Read a picture file; bytes are all that is in one.
+
+    Args:
+        source: the file.
+        in_rows: ``rgb`` of a large one may be of ``streamed.Rows``.
 
     Raises:
         ImageError: the file is missing, not a picture, damaged, of an unsupported kind, or larger than ``allowed``.
@@ -141,14 +145,15 @@ def read_picture(source: Source) -> Picture:
     with opened(source) as image:
         if (pages := count_pages(image)) > 1:
             warnings.warn(f"{name}: holds {pages} pictures, the first is taken", ImageWarning, stacklevel=2)
-        return read_current(name, content_of(source), image)
+        return read_current(name, content_of(source), image, in_rows)
 
 
-def read_current(name: str, content: bytes, image: Image.Image) -> Picture:
+def read_current(name: str, content: bytes, image: Image.Image, in_rows: bool = False) -> Picture:
     """The picture that an opened file is at; ``content`` is all that is in the file."""
     bits = bits_of(content, image)
     image.info.update(overlooked(content, image.format))
-    picture = decoding.read(content, image) or from_pil(_load(name, content, image))
+    picture = streamed.read(content, image) if in_rows else None
+    picture = picture or decoding.read(content, image) or from_pil(_load(name, content, image))
     if bits > 8 and picture.rgb.dtype == np.uint8:
         warnings.warn(f"{name}: reduced to 8 bit", ImageWarning, stacklevel=2)
     if image.format in ("JPEG", "MPO") and has_film(content):

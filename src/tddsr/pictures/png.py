@@ -27,6 +27,18 @@ def parts_of(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         start = end + 4
 
 
+def with_one_pixel(content: bytes) -> bytes:
+    """A PNG file of one pixel, with all that is told of the picture of another file, which is whole."""
+    written, parts = False, [MARK]
+    for name, data in parts_of(content):
+        if name == b"IHDR":
+            data = struct.pack(">II", 1, 1) + data[8:]
+        if name != b"IDAT" or not written:
+            parts.append(chunk(name, zlib.compress(bytes(9)) if name == b"IDAT" else data))
+            written |= name == b"IDAT"
+    return b"".join(parts)
+
+
 def without_damage(content: bytes) -> bytes:
     """A PNG file without parts that can be missing and whose checksum or length is wrong; others as they are."""
     if not content.startswith(MARK):
