@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -400,6 +401,17 @@ def test_threads_that_read_pages_silence_no_warnings_for_good():
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(lambda _: find_frames(source, ".tif"), range(40)))
     assert ("ignore", ImageWarning) not in {(action, category) for action, _, category, *_ in warnings.filters}
+
+
+def test_threads_that_read_leave_the_filters_of_warnings_as_they_were():
+    before, interval = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: read_picture(saved(Image.fromarray(photo()), "PNG")), range(200)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert list(warnings.filters) == before
 
 
 # -- outputs -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import io
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -34,6 +35,11 @@ _MPO_PICTURES = 0xB002
 """The tag that tells of the pictures of a JPEG which holds several."""
 
 _SWITCH = threading.RLock()
+
+_PILLOW = r"PIL\b"
+_READING = threading.Lock()
+_readers: list[None] = []
+"""One for each file that is being read."""
 
 Source = Path | bytes
 """A file, or all that is in one."""
@@ -133,12 +139,30 @@ def opened(source: Source) -> Iterator[Image.Image]:
 
 
 @contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Pillow warns of, damaged metadata and large pictures: an error here, or of no account.
+
+    The filters are those of the process, and threads leave ``catch_warnings`` in another order than they came.
+    """
+    with _READING:
+        _readers.append(None)
+        if len(_readers) == 1:
+            warnings.filterwarnings("ignore", module=_PILLOW)
+    try:
+        yield
+    finally:
+        with _READING:
+            _readers.pop()
+            if not _readers:
+                with contextlib.suppress(ValueError):  # who called has put other filters in place
+                    warnings.filters.remove(("ignore", None, Warning, re.compile(_PILLOW), 0))  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
     """Whatever goes wrong inside the block with a file, or a part of it, is an ImageError."""
     try:
-        with warnings.catch_warnings():
-            # Damaged metadata, large pictures: an error, or of no account.
-            warnings.filterwarnings("ignore", module=r"PIL\b")
+        with _quiet():
             yield
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
