@@ -69,6 +69,8 @@ def _without_damage(content: bytes) -> bytes:
 def _head(source: Source) -> bytes:
     if isinstance(source, bytes):
         return source[:16]
+    if source.exists() and not (source.is_file() or source.is_dir()):
+        raise ImageError("is a pipe or a device, no file; - is standard input")
     with source.open("rb") as file:
         return file.read(16)
 
@@ -181,6 +183,8 @@ def reading(name: str) -> Iterator[None]:
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
     except Exception as error:  # decoders raise whatever they happened upon in a damaged file
+        if isinstance(error, OSError) and error.errno:  # of the system
+            raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
         reason = shorten(str(error), 200, placeholder=" ..") or type(error).__name__
         raise ImageError(f"{name}: damaged or unsupported ({reason})") from error
 
