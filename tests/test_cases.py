@@ -1,5 +1,6 @@
 """Pictures as people have them: kinds of files that broke such tools, each made here."""
 
+import contextlib
 import errno
 import io
 import os
@@ -277,6 +278,23 @@ def test_a_jpeg_may_lack_the_mark_of_its_end_but_no_pixels(tmp_path, options):
         (tmp_path / "a.jpg").write_bytes(content[:length])
         with pytest.raises(ImageError, match="damaged"):
             read_picture(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("kind", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [
+    {}, {"progressive": True}, {"restart_marker_blocks": 2}, {"progressive": True, "restart_marker_blocks": 2},
+])  # fmt: skip
+def test_a_jpeg_cut_anywhere_is_refused(kind, options):
+    """Also between scans, and between parts that are decoded by themselves."""
+    file = io.BytesIO()
+    Image.fromarray(photo(40, 40)).convert(kind).save(file, "JPEG", **options)
+    content = file.getvalue()
+    whole = read_picture(content).rgb
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImageWarning)
+        for length in range(len(content) // 2, len(content) - 2):
+            with contextlib.suppress(ImageError):
+                assert np.array_equal(read_picture(content[:length]).rgb, whole), length
 
 
 @pytest.mark.parametrize(("marker", "body"), [

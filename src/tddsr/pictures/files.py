@@ -18,6 +18,7 @@ from tddsr.errors import ImageError, ImageWarning
 from tddsr.files import whole_or_nothing
 from tddsr.pictures import decoding, raw, streamed
 from tddsr.pictures.encoding import encode
+from tddsr.pictures.jpeg import endings, has_all_scans
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.opening import HEIF, Source, content_of, count_pages, name_of, opened
 from tddsr.pictures.overlooked import bits_of, has_film, overlooked
@@ -70,14 +71,13 @@ def _load(name: str, content: bytes, image: Image.Image) -> Image.Image:
     except OSError:
         if image.format != "JPEG":
             raise
-        # Other bytes after the last one change nothing if all pixels are there.
         content = content.removesuffix(b"\xff")
-        endings = (b"\xff\xd9", bytes.fromhex("5a") * 1000 + b"\xff\xd9")
-        ended = [Image.open(io.BytesIO(content + ending)) for ending in endings]
-        if not np.array_equal(np.asarray(ended[0]), np.asarray(ended[1])):
+        ended, *others = (Image.open(io.BytesIO(content + ending)) for ending in endings(content))
+        same = (np.array_equal(np.asarray(ended), np.asarray(other)) for other in others)
+        if not (has_all_scans(content) and all(same)):
             raise
         warnings.warn(f"{name}: the mark of its end is missing, all pixels are there", ImageWarning, stacklevel=2)
-        return ended[0]
+        return ended
 
 
 def _is_lossless_webp(content: bytes) -> bool:
