@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from tddsr.errors import ImageWarning
-from tddsr.pictures.files import read_picture
+from tddsr.pictures.files import read_picture, write_picture
 from tddsr.pictures.frames import count_pictures
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.profiles import coded_profile, gamma_profile, in_srgb
@@ -67,6 +67,20 @@ def test_exif_that_cannot_be_read_is_said():
         assert any("EXIF left out" in said for said in told(saved(image(), "JPEG", exif=damaged))[1])
     for empty in (Image.Exif().tobytes(), b"Exif\0\0", whole):
         assert told(saved(image(), "JPEG", exif=empty))[1] == []
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("endian", ["<", ">"])
+def test_exif_stays_in_the_order_of_bytes_in_which_its_comment_is(tmp_path, endian, suffix):
+    exif, comment = Image.Exif(), b"UNICODE\0" + "Zürich".encode("utf-16-be" if endian == ">" else "utf-16-le")
+    exif.endian = endian
+    exif[ExifTags.Base.Make] = "maker"
+    exif[ExifTags.IFD.Exif] = {ExifTags.Base.UserComment: comment}
+    write_picture(tmp_path / f"a{suffix}", read_picture(saved(image(), "JPEG", dpi=(300, 300), exif=exif.tobytes())))
+    with Image.open(tmp_path / f"a{suffix}") as back:
+        told = back.getexif()
+        assert (told.endian, told[ExifTags.Base.Make]) == (endian, "maker")
+        assert told.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] == comment
 
 
 def camera_exif(index: str) -> bytes:

@@ -109,6 +109,7 @@ class Metadata:
 
 def _exif(source: Image.Exif) -> bytes | None:
     kept = Image.Exif()
+    kept.endian = source.endian  # text of 16 bit is in the order of its file
     for tag in sorted(_TRUE_TAGS & set(source)):
         value = source[tag]
         if not (isinstance(value, str) and _STACK_DESCRIPTION.match(value)):
