@@ -195,8 +195,10 @@ YCbCr, CMYK and Lab, of floating point other than grey and RGB; JPEG XL; what is
 JPEG's end may be missing; damaged metadata of a PNG and those of a JPEG that are cut off are left out, and said); and
 what claims more than 178 million pixels, unless `--largest-input` (`largest_input`), in million pixels, allows more.
 
-The whole input is in memory, the result is not: while it is read, 8 bit of colour take 7 to 10 bytes a pixel of the
-input, 16 bit 18, floating point and transparency more.
+The result is not in memory as a whole. Nor are inputs of 17 million pixels and more, if they are JPEG, PNG that is not
+interlaced, or TIFF, grey or RGB, of 8 or 16 bit, without transparency and upright: their rows are decoded as they are
+needed, and once before, so that damage is found before the work. Of others, 8 bit of colour take 7 to 10 bytes a pixel
+of the input while it is read, 16 bit 18, floating point and transparency more.
 
 ## Several pictures
 

@@ -29,12 +29,12 @@ class Rows:
     """(H,W,3) uint8 or uint16, of which slices of rows are arrays; a slice above the last one begins anew.
 
     Raises:
-        pyvips.Error: it is damaged, which is found at once.
+        pyvips.Error: it is damaged, or libvips is in doubt, which is found at once.
     """
 
     def __init__(self, content: bytes, page: int) -> None:
         self._content, self._page = content, page
-        image = open_in_rows(content, page)
+        image = self._open()
         self.grey = image.bands == 1
         self.dtype: np.dtype[Any] = np.dtype(_DTYPES[image.format])
         self.shape: tuple[int, int, int] = (image.height, image.width, 3)
@@ -42,9 +42,12 @@ class Rows:
         self._range: tuple[int, int] = (min(least), max(most))
         self._window = Window(self._bands())
 
+    def _open(self) -> pyvips.Image:
+        return open_in_rows(self._content, self._page, fail_on="warning")
+
     def _bands(self) -> Iterator[Pixels]:
         height, width, _ = self.shape
-        region = pyvips.Region.new(open_in_rows(self._content, self._page))
+        region = pyvips.Region.new(self._open())
         for top in range(0, height, ROWS):
             rows = min(ROWS, height - top)
             band = np.frombuffer(region.fetch(0, top, width, rows), self.dtype).reshape(rows, width, -1)
@@ -72,6 +75,12 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
     """A picture of ``Rows``; None if it is to be read as a whole: all but large upright ones of grey or RGB."""
     if opened.width * opened.height < _LARGE or opened.format not in ("JPEG", "MPO", "PNG", "TIFF", None):
         return None
+    with contextlib.suppress(Exception):  # told, or mended, where it is read as a whole
+        return _read(content, opened)
+    return None
+
+
+def _read(content: bytes, opened: Image.Image) -> Picture | None:
     page, is_png = opened.tell(), opened.format == "PNG"
     if is_png and getattr(opened, "is_animated", False):
         return None
@@ -79,16 +88,13 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
         opened = Image.open(io.BytesIO(with_one_pixel(content)))
     exif = opened.getexif()
     tags = exif if opened.format is None else getattr(opened, "tag_v2", {})
-    if (
-        exif.get(Base.Orientation, 1) != 1
-        or tags.get(Base.PhotometricInterpretation, 1) not in _COLOURS
-        or tags.get(Base.PlanarConfiguration, 1) != 1
-    ):
+    upright = exif.get(Base.Orientation, 1) == 1
+    colours, planes = tags.get(Base.PhotometricInterpretation, 1), tags.get(Base.PlanarConfiguration, 1)
+    if not upright or colours not in _COLOURS or planes != 1:
         return None
-    with contextlib.suppress(pyvips.Error):  # told, or mended, where it is read as a whole
-        image = open_in_rows(content, page)
-        usual = image.format in _DTYPES and image.interpretation in ("srgb", "rgb16", "b-w", "grey16")
-        if usual and image.bands in (1, 3) and not (is_png and image.get_typeof("interlaced")):
-            rows = Rows(content, page)
-            return Picture(cast("Pixels", rows), None, rows.grey, read_metadata(opened).fitting(rows.grey))
-    return None
+    image = open_in_rows(content, page)
+    usual = image.format in _DTYPES and image.interpretation in ("srgb", "rgb16", "b-w", "grey16")
+    if not usual or image.bands not in (1, 3) or (is_png and image.get_typeof("interlaced")):
+        return None
+    rows = Rows(content, page)
+    return Picture(cast("Pixels", rows), None, rows.grey, read_metadata(opened).fitting(rows.grey))

@@ -14,10 +14,10 @@ pyvips.cache_set_max(0)
 pyvips.concurrency_set(1)
 
 
-def open_in_rows(content: bytes, page: int = 0) -> pyvips.Image:
+def open_in_rows(content: bytes, page: int = 0, fail_on: str = "error") -> pyvips.Image:
     """A picture that is decoded from top to bottom as it is asked for; damage is an error then."""
     options: dict[str, Any] = {"page": page} if page else {}
-    image = pyvips.Image.new_from_buffer(content, "", access="sequential", fail_on="error", **options)
+    image = pyvips.Image.new_from_buffer(content, "", access="sequential", fail_on=fail_on, **options)
     if image.get("vips-loader").startswith("tiff") and image.get_typeof("tile-width"):
         # A tile that is missing is but a warning to libvips; so is what can be mended of other files.
         image = pyvips.Image.new_from_buffer(content, "", access="sequential", fail_on="warning", **options)
