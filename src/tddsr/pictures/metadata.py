@@ -31,6 +31,7 @@ RESOLUTION = (Base.XResolution, Base.YResolution, Base.ResolutionUnit)
 _X, _Y, _UNIT = RESOLUTION
 _ON_ITS_SIDE = (5, 6, 7, 8)
 """Orientations of which width and height are exchanged."""
+_UNICODE = b"UNICODE\0"
 _PHOTOSHOP_IPTC = 0x0404
 _RAW_IPTC = "Raw profile type iptc"
 """The text of a PNG that holds them, as hexadecimal numbers."""
@@ -107,9 +108,20 @@ class Metadata:
         return replace(self, icc=None)
 
 
+def turned(details: dict[int, Any]) -> dict[int, Any]:
+    """A directory of which a comment in letters of 16 bit has the other order of bytes: it is that of its file.
+
+    That of ``Metadata.exif`` is from high to low.
+    """
+    comment = details.get(Base.UserComment)
+    if not (isinstance(comment, bytes) and comment.startswith(_UNICODE)):
+        return details
+    pairs = zip(comment[9::2], comment[8::2], strict=False)
+    return details | {Base.UserComment: _UNICODE + bytes(byte for pair in pairs for byte in pair)}
+
+
 def _exif(source: Image.Exif) -> bytes | None:
     kept = Image.Exif()
-    kept.endian = source.endian  # text of 16 bit is in the order of its file
     for tag in sorted(_TRUE_TAGS & set(source)):
         value = source[tag]
         if not (isinstance(value, str) and _STACK_DESCRIPTION.match(value)):
@@ -117,7 +129,7 @@ def _exif(source: Image.Exif) -> bytes | None:
     for directory in DIRECTORIES:
         details = {tag: _as_read(value) for tag, value in source.get_ifd(directory).items() if tag not in _SIZE_TAGS}
         if details:
-            kept[directory] = details
+            kept[directory] = turned(details) if source.endian == "<" else details
     return kept.tobytes() if len(kept) else None
 
 
