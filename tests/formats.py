@@ -212,8 +212,8 @@ that shows the same as the one before is added to its duration. A GIF becomes a 
 (of moving photos); GIF itself has 256 colours, and is not written.
 Pages keep each their size, depth, colours, resolution and other metadata; previews and masks are no pages. Of a TIFF
 whose first picture Pillow does not know, such as floating-point RGB, the first is taken, which is said. Where one
-picture is broken, or a later page is of a kind that Pillow does not know, the file is refused before the work. All of
-them together have at most 178 million pixels, or what `--largest-input` says, and a small one counts as 128x128.
+picture is broken, or of a kind that is refused (above), the file is refused before the work. All of them together have
+at most 178 million pixels, or what `--largest-input` says, and a small one counts as 128x128.
 
 In memory is one picture at a time, of a TIFF a few rows of its result, of an animation two frames of it, and what
 there is so far of a WebP.
