@@ -173,10 +173,12 @@ Made by `python -m tests.formats`, which reads and writes files of every kind; a
 ## What is read
 
 A file is told by its content; its suffix counts where a folder is searched. Orientation is applied. CMYK and Lab become
-sRGB, CMYK by its profile. gAMA, cHRM and cICP of PNG and the codes of AVIF and HEIC become a profile; for high dynamic
-range it shows what is brighter than the white of paper as that white. All are read with all their bits. Of a TIFF that
-begins with a preview the largest other picture is taken. Thumbnails, sizes, layers and private tags are not true of a
-larger picture, and left out.
+sRGB, CMYK by its profile. gAMA, cHRM and cICP of PNG, the codes of AVIF and HEIC, and EXIF that tells of Adobe RGB
+become a profile; for high dynamic range it shows what is brighter than the white of paper as that white. All are read
+with all their bits, but for colours of PPM, JPEG 2000 and SGI, of which 8 are, which is said. Of a TIFF that begins
+with a preview the largest other picture is taken. Thumbnails, sizes, layers and private tags are not true of a larger
+picture, and left out. Left out and said are profiles that do not fit the pixels, EXIF and XMP that are damaged or not
+whole, and what follows the first picture of a JPEG: others than previews, and a film.
 
 {of_files()}
 
@@ -193,8 +195,10 @@ YCbCr, CMYK and Lab, of floating point other than grey and RGB; JPEG XL; what is
 JPEG's end may be missing; damaged metadata of a PNG and those of a JPEG that are cut off are left out, and said); and
 what claims more than 178 million pixels, unless `--largest-input` (`largest_input`), in million pixels, allows more.
 
-The whole input is in memory, the result is not: while it is read, 8 bit of colour take 7 to 10 bytes a pixel of the
-input, 16 bit 18, floating point and transparency more.
+The result is not in memory as a whole. Nor are inputs of 17 million pixels and more, if they are JPEG, PNG that is not
+interlaced, or TIFF, grey or RGB, of 8 or 16 bit, without transparency and upright: their rows are decoded as they are
+needed, and once before, so that damage is found before the work. Of others, 8 bit of colour take 7 to 10 bytes a pixel
+of the input while it is read, 16 bit 18, floating point and transparency more.
 
 ## Several pictures
 
@@ -208,8 +212,8 @@ that shows the same as the one before is added to its duration. A GIF becomes a 
 (of moving photos); GIF itself has 256 colours, and is not written.
 Pages keep each their size, depth, colours, resolution and other metadata; previews and masks are no pages. Of a TIFF
 whose first picture Pillow does not know, such as floating-point RGB, the first is taken, which is said. Where one
-picture is broken, or a later page is of a kind that Pillow does not know, the file is refused before the work. All of
-them together have at most 178 million pixels, or what `--largest-input` says, and a small one counts as 128x128.
+picture is broken, or of a kind that is refused (above), the file is refused before the work. All of them together have
+at most 178 million pixels, or what `--largest-input` says, and a small one counts as 128x128.
 
 In memory is one picture at a time, of a TIFF a few rows of its result, of an animation two frames of it, and what
 there is so far of a WebP.

@@ -1,4 +1,5 @@
 import contextlib
+import os
 import warnings
 from pathlib import Path
 
@@ -6,8 +7,9 @@ import pytest
 from PIL import Image
 
 from tddsr import bulk
-from tddsr.errors import ImageWarning
+from tddsr.errors import ImageError, ImageWarning
 from tddsr.files import leftovers, whole_or_nothing
+from tddsr.pictures.files import read_picture
 from tests.conftest import photo
 
 
@@ -86,3 +88,23 @@ def test_what_is_said_of_several_pictures_of_a_file_is_said_once(tmp_path, cache
     (result,) = bulk.run(jobs_of(pictures(tmp_path / "in", 1)), enlarge)
     assert result.frames == 3
     assert result.message.endswith("(3 pictures; reduced)")
+
+
+def test_links_in_circles_and_names_of_one_file_stop_nobody(tmp_path, cache):
+    folder = pictures(tmp_path / "in", 1)
+    (folder / "circle.png").symlink_to("circle.png")
+    named = [folder / "circle.png", folder / "000.png", folder / ".." / "in" / "000.png"]
+    jobs = bulk.plan(named, str(tmp_path / "out") + "/", lambda path: path)
+    results = list(bulk.run(jobs, save))
+    assert [result.status for result in results] == ["failed", "done", "skipped"]
+    assert "circle.png" in results[0].message
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_among_pictures_is_a_line_and_no_wait(tmp_path):
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(ImageError, match="pipe"):
+        read_picture(tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").symlink_to("b.jpg")
+    with pytest.raises(ImageError, match="symbolic links"):
+        read_picture(tmp_path / "b.jpg")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import pyvips
+import tifffile
 from PIL import ExifTags, Image, ImageCms
 
 import tddsr
@@ -16,6 +17,7 @@ from tddsr.pictures.files import header_size, read_picture, write_picture
 from tddsr.pictures.picture import Picture
 from tddsr.pictures.pil import from_pil
 from tddsr.pictures.profiles import gamma_profile
+from tests.conftest import photo
 from tests.samples import chunk, deep_tiff, heif, pixels, tiff
 from tests.test_cases import press_profile
 
@@ -248,6 +250,19 @@ def test_deep_files_that_only_pillow_unpacks_are_read_with_8_bit(tmp_path):
         picture = read_picture(content)
     assert np.array_equal(picture.rgb, (pixels >> 8).astype(np.uint8))
     check(tmp_path, tiff(GRADIENTS[..., 0], photometric="minisblack", compression="lzma"), GRADIENTS[..., :1])
+
+
+@pytest.mark.parametrize("options", [{"tile": (16, 16)}, {"rowsperstrip": 8}])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_of_which_a_part_is_missing_is_refused(dtype, compression, options):
+    file = io.BytesIO()
+    tifffile.imwrite(file, photo().astype(dtype), photometric="rgb", metadata=None, compression=compression, **options)
+    content = file.getvalue()
+    assert np.array_equal(read_picture(content).rgb, photo())
+    for share in (0.5, 0.7, 0.9, 0.98):
+        with pytest.raises(ImageError):
+            read_picture(content[: round(share * len(content))])
 
 
 def test_deep_lab_becomes_rgb():

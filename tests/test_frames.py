@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import sys
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -309,7 +310,7 @@ def with_count(content: bytes, count: int) -> bytes:
         ("a.png", with_count(animation("PNG"), 5), "picture 4 of 5"),
         ("a.png", with_count(animation("PNG"), 2**31), "million pixels together"),
         ("a.tif", pages(scenes()[0], scenes()[1])[:-10], "picture 2 of 2"),
-        ("a.tif", pages(scenes()[0], np.ones((4, 5, 3), np.float32), photometric="rgb"), "picture 2 of 2"),
+        ("a.tif", pages(scenes()[0], np.ones((4, 5, 3), np.uint32), photometric="rgb"), "picture 2 of 2"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::tddsr.errors.ImageWarning")
@@ -385,6 +386,23 @@ def test_each_page_is_written_as_it_would_be_alone(big, monkeypatch):
         assert [page.shape[:2] for page in file.pages] == [(400, 300), (30, 50), (500, 20)]
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.uint16])
+def test_later_pages_that_pillow_does_not_know_are_enlarged_with_all_they_tell(upscaler, dtype):
+    white = 65535 if dtype == np.uint16 else 1
+    arrays = photo(8, 9), (photo(7, 5, 1) / 255 * white).astype(dtype), photo(6, 7)
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as tiff:
+        for array, profile in zip(arrays, (None, PROFILE, None), strict=True):
+            options: dict[str, Any] = {"resolution": (300, 300), "resolutionunit": 2, "iccprofile": profile}
+            tiff.write(array, photometric="rgb", metadata=None, **(options if profile else {}))
+    results = list(found(upscaler(file.getvalue()), ".tif"))
+    assert [page.size for page in results] == [(36, 32), (20, 28), (28, 24)]
+    assert [page.metadata.icc for page in results] == [None, PROFILE, None]
+    assert [page.metadata.dpi for page in results] == [None, (1200, 1200), None]
+    alone = upscaler((arrays[1] / white).astype(np.float32) if dtype != np.uint16 else arrays[1])
+    assert np.abs(results[1].rgb / 65535 - alone / white).max() < 1e-4
+
+
 def test_previews_and_masks_are_no_pages(upscaler):
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as tiff:
@@ -400,6 +418,17 @@ def test_threads_that_read_pages_silence_no_warnings_for_good():
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(lambda _: find_frames(source, ".tif"), range(40)))
     assert ("ignore", ImageWarning) not in {(action, category) for action, _, category, *_ in warnings.filters}
+
+
+def test_threads_that_read_leave_the_filters_of_warnings_as_they_were():
+    before, interval = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: read_picture(saved(Image.fromarray(photo()), "PNG")), range(200)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert list(warnings.filters) == before
 
 
 # -- outputs -----------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def scene(height: int = 401, width: int = 52) -> np.ndarray:
 def test_bands_are_resized_like_the_whole(heights, height, what):
     pixels = 0.2 + 0.6 * scene()  # where nothing is clipped on the way
     parts = list(resized(bands(pixels, *heights), (52, 401), (39, height), what))
-    assert all(len(part) == ROWS for part in parts[:-1])
+    assert {len(part) for part in parts[:-1]} <= ({1} if height < 5 else {ROWS})
     assert (
         np.abs(
             np.concatenate(parts) - whole(pixels, (39, height), Kernel.LANCZOS if what == "colours" else Kernel.BICUBIC)

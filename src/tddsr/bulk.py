@@ -61,15 +61,20 @@ class Result:
     frames: int | None = None
 
 
+def _real(path: Path) -> Path:
+    """Where links lead; where they lead in circles, the path, of which others tell what is wrong."""
+    return Path(os.path.realpath(path))
+
+
 def _folder_jobs(
     folder: Path, output: Path, default_output: Callable[[Path], Path], exclude: Sequence[Path]
 ) -> Iterator[Job]:
-    root = folder.resolve()
+    root = _real(folder)
     # What an earlier run wrote into a folder inside this one is not read again.
-    written = {path.resolve() for path in exclude if root in path.resolve().parents}
+    written = {_real(path) for path in exclude if root in _real(path).parents}
     try:
         pictures, others = search(folder)
-        found = [path for path in pictures if written.isdisjoint(path.resolve().parents)]
+        found = [path for path in pictures if written.isdisjoint(_real(path).parents)]
         if not found:
             raise ImageError(f"{folder}: holds no pictures apart from those in {', '.join(map(str, exclude))}")
     except ImageError as error:
@@ -113,9 +118,10 @@ def _checked(jobs: Sequence[Job]) -> Iterator[Job]:
     for job in jobs:
         problem = None
         for output in job.outputs:
-            if output.resolve() == job.input.resolve():
+            source, target = _real(job.input), _real(output)
+            if target == source:
                 problem = f"{job.input}: would be overwritten by its own result; choose another output"
-            elif (other := first.setdefault(output.resolve(), job.input)) != job.input:
+            elif _real(other := first.setdefault(target, job.input)) != source:
                 problem = f"{job.input}: would be written to {output}, like {other}; name their folders, or another -o"
         yield Job(job.input, None, problem) if problem else job
 
@@ -167,7 +173,7 @@ def plan(
     jobs: list[Job] = []
     for path in inputs:
         if _is_folder(path):
-            named = path.resolve() if path.name in ("", "..") else path
+            named = _real(path) if path.name in ("", "..") else path
             folder = output or named.with_name(named.name + folder_tag)
             jobs += _folder_jobs(path, folder, default_output, [folder, *exclude])
         elif output is None:
@@ -201,7 +207,7 @@ def claimed(path: Path) -> Iterator[bool]:
     with contextlib.ExitStack() as held:
         free = True
         try:
-            name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+            name = hashlib.sha256(os.fsencode(_real(path))).hexdigest()
             lock = cache_folder() / "locks" / name
             lock.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(FileLock(lock).acquire(timeout=0))
@@ -237,7 +243,7 @@ def _reason_to_leave(job: Job, overwrite: bool, sources: Collection[Path]) -> tu
     if not overwrite:
         return "failed", f"{existing[0]}: exists without its partner (--overwrite replaces it)"
     for path in existing:
-        if path.resolve() in sources:
+        if _real(path) in sources:
             return "failed", f"{job.input}: would overwrite {path}, another of the inputs"
     return None
 
@@ -283,7 +289,7 @@ def run(jobs: Sequence[Job], enlarge: Callable[[Path, Path], int | None], overwr
     ``enlarge`` makes the second file of the first one, and may tell how many pictures it holds. Processes over the same
     pictures share them: what another one is at is passed over, and looked at again at the end.
     """
-    sources = {job.input.resolve() for job in jobs if job.note is None}
+    sources = {_real(job.input) for job in jobs if job.note is None}
     _clean_up(jobs)
 
     def attempt(job: Job, overwrite: bool) -> Result | None:

@@ -92,7 +92,7 @@ class Enlarger:
         """The picture four times as large, from the top; the source and one band stay in main memory.
 
         Args:
-            pixels: (H,W,3) or (H,W,1) of any type.
+            pixels: (H,W,3) or (H,W,1) of any type; slices of rows are asked for, from top to bottom.
             sampling: what decides the pixels.
             span: the values of ``pixels`` that the network is shown as black and white.
             grey: give one channel.
@@ -279,7 +279,9 @@ def _read(pixels: Pixels, box: Box, span: tuple[float, float]) -> Floats:
     rows = _mirrored(box.top, box.bottom, pixels.shape[0])
     columns = _mirrored(box.left, box.right, pixels.shape[1])
     black, white = map(np.float64, span)
-    values = ((pixels[rows[:, None], columns] - black) / (white - black)).astype(np.float32)
+    first = rows.min()
+    part = pixels[first : rows.max() + 1][rows[:, None] - first, columns]
+    values = ((part - black) / (white - black)).astype(np.float32)
     return np.broadcast_to(np.moveaxis(values, 2, 0)[None], (1, 3, box.height, box.width)).copy()
 
 

@@ -247,7 +247,7 @@ class _Job:
         if frames := find_frames(source, target.suffix):
             write_frames(target, *self._several(frames, target.suffix), frames.timing)
             return
-        picture = read_picture(source)
+        picture = read_picture(source, in_rows=True)
         layout = self._layout(picture.layout, target.suffix)
         write_bands(target, self._bands(picture, layout), layout, self.metadata(picture, layout.width))
 
@@ -256,7 +256,7 @@ class _Job:
         kind = kind_of(data)
         if frames := find_frames(data, kind):
             return encode_frames(kind, *self._several(frames, kind), frames.timing)
-        picture = read_picture(data)
+        picture = read_picture(data, in_rows=True)
         layout = self._layout(picture.layout, kind)
         return encode_bands(kind, self._bands(picture, layout), layout, self.metadata(picture, layout.width))
 
@@ -299,7 +299,7 @@ class _Job:
         tell = _shared(self.progress, 2 if masked else 1)
         span, white = used_range(source), largest(source.dtype)
         bands = self.enlarger.bands(
-            source[..., :1] if one_channel else source,
+            source,
             self.sampling,
             span,
             grey=one_channel,

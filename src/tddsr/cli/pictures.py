@@ -73,6 +73,8 @@ def upscale(
     size = Size(scale or 4, width, height, max_side)
     jobs = bulk.plan(inputs, output, lambda p: output_path(p, size), folder_tag=f"_{size.tag}", made_from=made_from)
     to_stdout = any(job.output == bulk.STREAM for job in jobs)
+    if (to_stdout and sys.stdout is None) or (bulk.STREAM in inputs and sys.stdin is None):
+        raise UsageError("standard input or output, which - is, is closed")
     if to_stdout and sys.stdout.isatty():
         raise UsageError("standard output is a terminal, which shows no picture: > FILE, | COMMAND or -o FILE")
     if bulk.STREAM in inputs and sys.stdin.isatty():

@@ -18,7 +18,8 @@ from tddsr.errors import ImageError, ImageWarning
 from tddsr.pictures import raw
 from tddsr.pictures.metadata import read_metadata
 from tddsr.pictures.picture import Picture, Pixels, in_range, to_type
-from tddsr.pictures.vips import pyvips
+from tddsr.pictures.profiles import UNUSED
+from tddsr.pictures.vips import open_in_rows, pyvips
 
 MARKS = (b"II", b"MM")
 """What a TIFF begins with."""
@@ -34,11 +35,6 @@ _JPEG, _YCBCR = 7, 6
 
 _CLEAR = (1, 2)
 """What an extra channel says of itself if it is transparency; by that of the first kind libvips divides the colours."""
-
-
-def _open(content: bytes, page: int = 0) -> pyvips.Image:
-    options = {"page": page} if page else {}
-    return pyvips.Image.new_from_buffer(content, "", access="sequential", fail_on="error", **options)
 
 
 def _is_usual(image: pyvips.Image) -> bool:
@@ -57,7 +53,7 @@ def stand_in(content: bytes) -> Image.Image:
     tags.load(content)
     if raw.is_raw_tags(tags):
         return raw.opened(content)
-    image = _open(content)
+    image = open_in_rows(content)
     if not _is_usual(image):
         raise ImageError("whole numbers of 32 bits, or with a sign, are not supported: convert it to 8 or 16 bit")
     if image.width * image.height > 2 * (Image.MAX_IMAGE_PIXELS or np.inf):
@@ -87,7 +83,7 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
     if colours not in _COLOURS:
         raise ImageError(f"its kind of colours ({colours}) is not supported: convert it to RGB")
     try:
-        image = _open(content, opened.tell())
+        image = open_in_rows(content, opened.tell())
     except pyvips.Error:
         if opened.format == "AVIF":  # libvips knows no animated ones
             return None
@@ -171,11 +167,14 @@ def _in_srgb(image: pyvips.Image) -> pyvips.Image:
     usual, depth, white = ("rgb16", 16, 65535) if deep else ("srgb", 8, 255)
     if image.interpretation != "cmyk":
         return image.colourspace(usual)
-    if image.get_typeof("icc-profile-data"):
+    profile = image.get("icc-profile-data") if image.get_typeof("icc-profile-data") else b""
+    if profile[16:20] == b"CMYK":
         with contextlib.suppress(pyvips.Error):
             return image.icc_transform(
                 "srgb", embedded=True, depth=depth, intent="relative", black_point_compensation=True
             )
+    if profile:
+        warnings.warn(UNUSED, ImageWarning, stacklevel=2)
     light = image.invert()
     rgb = (light[:3] * light[3] / white).rint().cast(image.format).copy(interpretation=usual)
     return rgb if image.bands == 4 else rgb.bandjoin(image[4:])

@@ -16,10 +16,12 @@ from PIL import Image, features
 
 from tddsr.errors import ImageError, ImageWarning
 from tddsr.files import whole_or_nothing
-from tddsr.pictures import decoding, raw
+from tddsr.pictures import decoding, raw, streamed
 from tddsr.pictures.encoding import encode
+from tddsr.pictures.jpeg import endings, has_all_scans
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.opening import HEIF, Source, content_of, count_pages, name_of, opened
+from tddsr.pictures.overlooked import bits_of, has_film, overlooked
 from tddsr.pictures.picture import Layout, Picture, Pixels, convert
 from tddsr.pictures.pil import from_pil
 from tddsr.pictures.profiles import coded_colours, coded_profile
@@ -69,14 +71,13 @@ def _load(name: str, content: bytes, image: Image.Image) -> Image.Image:
     except OSError:
         if image.format != "JPEG":
             raise
-        # Other bytes after the last one change nothing if all pixels are there.
         content = content.removesuffix(b"\xff")
-        endings = (b"\xff\xd9", bytes.fromhex("5a") * 1000 + b"\xff\xd9")
-        ended = [Image.open(io.BytesIO(content + ending)) for ending in endings]
-        if not np.array_equal(np.asarray(ended[0]), np.asarray(ended[1])):
+        ended, *others = (Image.open(io.BytesIO(content + ending)) for ending in endings(content))
+        same = (np.array_equal(np.asarray(ended), np.asarray(other)) for other in others)
+        if not (has_all_scans(content) and all(same)):
             raise
         warnings.warn(f"{name}: the mark of its end is missing, all pixels are there", ImageWarning, stacklevel=2)
-        return ended[0]
+        return ended
 
 
 def _is_lossless_webp(content: bytes) -> bool:
@@ -130,8 +131,12 @@ def kind_of(source: bytes) -> str:
         return next((suffix for suffix, kind in _KINDS.items() if kind.name == name), _other_suffix(image))
 
 
-def read_picture(source: Source) -> Picture:
+def read_picture(source: Source, in_rows: bool = False) -> Picture:
     """Read a picture file; bytes are all that is in one.
+
+    Args:
+        source: the file.
+        in_rows: ``rgb`` of a large one may be of ``streamed.Rows``.
 
     Raises:
         ImageError: the file is missing, not a picture, damaged, of an unsupported kind, or larger than ``allowed``.
@@ -140,12 +145,19 @@ def read_picture(source: Source) -> Picture:
     with opened(source) as image:
         if (pages := count_pages(image)) > 1:
             warnings.warn(f"{name}: holds {pages} pictures, the first is taken", ImageWarning, stacklevel=2)
-        return read_current(name, content_of(source), image)
+        return read_current(name, content_of(source), image, in_rows)
 
 
-def read_current(name: str, content: bytes, image: Image.Image) -> Picture:
+def read_current(name: str, content: bytes, image: Image.Image, in_rows: bool = False) -> Picture:
     """The picture that an opened file is at; ``content`` is all that is in the file."""
-    picture = decoding.read(content, image) or from_pil(_load(name, content, image))
+    bits = bits_of(content, image)
+    image.info.update(overlooked(content, image.format))
+    picture = streamed.read(content, image) if in_rows else None
+    picture = picture or decoding.read(content, image) or from_pil(_load(name, content, image))
+    if bits > 8 and picture.rgb.dtype == np.uint8:
+        warnings.warn(f"{name}: reduced to 8 bit", ImageWarning, stacklevel=2)
+    if image.format in ("JPEG", "MPO") and has_film(content):
+        warnings.warn(f"{name}: the film behind the photo is left out", ImageWarning, stacklevel=2)
     if image.format == "WEBP" and _is_lossless_webp(content):
         picture.metadata = replace(picture.metadata, lossless=True)
     if (codes := coded_colours(content)) and (image.format == "PNG" or not picture.metadata.icc):

@@ -12,9 +12,11 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
+from PIL.ExifTags import Base
 from PIL.GifImagePlugin import GifImageFile
 
 from tddsr.errors import ImageError, ImageWarning
+from tddsr.pictures import decoding
 from tddsr.pictures.files import (
     ANIMATIONS,
     check_kind,
@@ -182,9 +184,20 @@ def _read(source: Source, numbers: Sequence[int], animated: bool) -> Iterator[tu
                 else:
                     if number != image.tell():
                         image.info.clear()  # Pillow would leave it the profile of another page
-                    image.seek(number)
-                    picture = read_current(name, content, image)
+                    picture = _read_page(name, content, image, number)
             yield picture, image.info.get("duration", 0)
+
+
+def _read_page(name: str, content: bytes, image: Image.Image, number: int) -> Picture:
+    try:
+        image.seek(number)
+    except SyntaxError:  # of a kind that Pillow does not know; its tags are there
+        tags = getattr(image, "tag_v2", {})
+        image.info |= {"icc_profile": tags.get(Base.InterColorProfile), "xmp": tags.get(Base.XMLPacket)}
+        if (picture := decoding.read(content, image)) is None:
+            raise
+        return picture
+    return read_current(name, content, image)
 
 
 def _go_to(image: Image.Image, number: int) -> None:

@@ -13,25 +13,29 @@ _PHOTOSHOP = b"Photoshop 3.0\0"
 _LENGTHS = {(0xE0, b"JFIF"): 14, (0xEE, b"Adobe"): 12, (0xE2, b"ICC_PROFILE\0"): 14}
 """Of segments that a decoder passes over where they are shorter."""
 
-_SCAN, _END = 0xDA, 0xD9
+_PROGRESSIVE, _SCAN, _END, _RESTARTS = 0xC2, 0xDA, 0xD9, 0xDD
+_MARKER = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")
+"""That can stand behind the pixels of a scan, and not among them."""
 
 _EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
+_MARK = len(_EXTENSION) + 32
 _HAS_EXTENSION = re.compile(rb"xmpNote:HasExtendedXMP\s*(?:=\s*[\"']|>)\s*([0-9A-Fa-f]{32})")
 
 _RDF = re.compile(rb"<rdf:RDF\b([^>]*)>(.*)</rdf:RDF\s*>", re.DOTALL)
 _NAMESPACE = re.compile(rb"(xmlns:[\w.-]+)\s*=\s*(\"[^\"]*\"|'[^']*')")
 
 
-def _segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """(marker, start, end) of each segment in front of the pixels."""
-    at = 2
-    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] not in (_SCAN, _END):
+def _segments(content: bytes, scans: bool = False) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of each segment in front of the pixels; or of all, those that begin scans among them."""
+    at, last = 2, {_END} if scans else {_SCAN, _END}
+    while at + 4 <= len(content) and content[at] == 0xFF and content[at + 1] not in last:
         if content[at + 1] == 0xFF:  # padding
             at += 1
             continue
         end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
         yield content[at + 1], at, end
-        at = end
+        following = _MARKER.search(content, end) if content[at + 1] == _SCAN else None
+        at = following.start() if following else end
 
 
 def _is_whole(marker: int, body: bytes) -> bool:
@@ -63,21 +67,50 @@ def without_damage(content: bytes) -> bytes:
     return content
 
 
+def has_all_scans(content: bytes) -> bool:
+    """Whether the scans that are begun have all bits of all coefficients; those of a JPEG in one scan have."""
+    missing: dict[int, set[int]] = {}
+    for marker, start, _ in _segments(content, scans=True):
+        if marker == _PROGRESSIVE:
+            missing = {name: set(range(64)) for name in content[start + 10 : start + 10 + 3 * content[start + 9] : 3]}
+        elif marker == _SCAN:
+            behind = start + 5 + 2 * content[start + 4]
+            first, last, bits = content[behind : behind + 3]
+            for name in content[start + 5 : behind : 2]:
+                missing.get(name, set()).difference_update(range(first, last + 1) if bits & 15 == 0 else ())
+    return not any(missing.values())
+
+
+def endings(content: bytes) -> list[bytes]:
+    """What can follow the pixels of a file without changing them, if all are there: the first only ends it."""
+    others, end = [bytes([byte]) * 1000 for byte in (0x5A, 0xB6)], bytes([0xFF, _END])
+    restarted = any(marker == _RESTARTS for marker, *_ in _segments(content))
+    marks = [bytes([0xFF, 0xD0 + number]) for number in range(8)] if restarted else []
+    return [end, *(mark + other + end for mark in (b"", *marks) for other in others)]
+
+
 def xmp_extension(packet: bytes, segments: Iterable[bytes]) -> bytes | None:
-    """The packet by which an XMP packet of a JPEG goes on, in other segments; None if any of it is missing."""
-    if not (told := _HAS_EXTENSION.search(packet)):
+    """The packet by which an XMP packet of a JPEG goes on, in other segments; None if there is none.
+
+    Raises:
+        ValueError: some of it is missing.
+    """
+    told, parts, length = _HAS_EXTENSION.search(packet), {}, 0
+    others = [segment for segment in segments if segment.startswith(_EXTENSION)]
+    if not told and not others:
         return None
-    mark, parts, length = _EXTENSION + told[1], {}, 0
-    for segment in segments:
-        if segment.startswith(mark) and len(segment) >= len(mark) + 8:
-            length, offset = struct.unpack_from(">II", segment, len(mark))
-            parts[offset] = segment[len(mark) + 8 :]
+    name = told[1].upper() if told else b""
+    for segment in others:
+        if segment[len(_EXTENSION) : _MARK].upper() == name and len(segment) >= _MARK + 8:
+            length, offset = struct.unpack_from(">II", segment, _MARK)
+            parts[offset] = segment[_MARK + 8 :]
     extension = b""
     for offset, part in sorted(parts.items()):
-        if offset != len(extension):
-            return None
-        extension += part
-    return extension if 0 < length == len(extension) else None
+        if offset == len(extension):
+            extension += part
+    if not 0 < length == len(extension):
+        raise ValueError("some of the packet is missing")
+    return extension
 
 
 def joined_xmp(packet: bytes, extension: bytes) -> bytes | None:

@@ -6,7 +6,7 @@ import contextlib
 import re
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,7 +31,12 @@ RESOLUTION = (Base.XResolution, Base.YResolution, Base.ResolutionUnit)
 _X, _Y, _UNIT = RESOLUTION
 _ON_ITS_SIDE = (5, 6, 7, 8)
 """Orientations of which width and height are exchanged."""
+_UNICODE = b"UNICODE\0"
 _PHOTOSHOP_IPTC = 0x0404
+_RAW_IPTC = "Raw profile type iptc"
+"""The text of a PNG that holds them, as hexadecimal numbers."""
+
+_ADOBE_RGB = (0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
 
 _STACK_DESCRIPTION = re.compile(r'ImageJ=|\{"shape"|<\?xml.*<OME', re.DOTALL)
 """Descriptions by programs of how many planes their file holds."""
@@ -40,18 +45,19 @@ _STALE_TEXT = re.compile(r"XML:com\.adobe\.xmp|Raw profile type |Thumb::")
 
 _STALE_XMP_NAMES = (
     rb"(?:tiff:(?:Orientation|ImageWidth|ImageLength|XResolution|YResolution|ResolutionUnit)|exif:Pixel[XY]Dimension"
-    rb"|xmpNote:HasExtendedXMP|GPano:(?:FullPano|CroppedArea)\w+Pixels)"
+    rb"|xmpNote:HasExtendedXMP|GPano:(?:FullPano|CroppedArea)\w+Pixels|hdrgm:Version"
+    rb"|(?:GCamera|Camera):(?:MicroVideo|MotionPhoto)\w*)"
 )
 _STALE_XMP = re.compile(
     rb"\s" + _STALE_XMP_NAMES + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')"
     rb"|<(" + _STALE_XMP_NAMES + rb")>[^<]*</\1>"
-    rb"|<xmp:Thumbnails>.*?</xmp:Thumbnails>",
+    rb"|<(xmp:Thumbnails|G?Container:Directory)\b[^>]*>.*?</\2>",
     re.DOTALL,
 )  # fmt: skip
 
 _HOLDS = {
     "JPEG": {"XMP", "IPTC", "comment"},
-    "PNG": {"XMP", "comment", "text"},
+    "PNG": {"XMP", "IPTC", "comment", "text"},
     "TIFF": {"XMP", "IPTC"},
     "WEBP": {"XMP"},
 }
@@ -94,9 +100,24 @@ class Metadata:
         return self.icc[16:20].decode("latin-1").strip() if self.icc else ""
 
     def fitting(self, grey: bool) -> Metadata:
-        """Without a profile of other colours than those of a picture that is grey, or RGB."""
-        fits = self.colour_space in ({"GRAY", "RGB"} if grey else {"RGB"})
-        return self if fits else replace(self, icc=None)
+        """Without a profile of other colours than those of a picture that is grey, or RGB, which is said."""
+        if self.icc is None or self.colour_space in ({"GRAY", "RGB"} if grey else {"RGB"}):
+            return self
+        told = "its colour profile left out: it is damaged, or of other colours"
+        warnings.warn(told, ImageWarning, stacklevel=2)
+        return replace(self, icc=None)
+
+
+def turned(details: dict[int, Any]) -> dict[int, Any]:
+    """A directory of which a comment in letters of 16 bit has the other order of bytes: it is that of its file.
+
+    That of ``Metadata.exif`` is from high to low.
+    """
+    comment = details.get(Base.UserComment)
+    if not (isinstance(comment, bytes) and comment.startswith(_UNICODE)):
+        return details
+    pairs = zip(comment[9::2], comment[8::2], strict=False)
+    return details | {Base.UserComment: _UNICODE + bytes(byte for pair in pairs for byte in pair)}
 
 
 def _exif(source: Image.Exif) -> bytes | None:
@@ -108,7 +129,7 @@ def _exif(source: Image.Exif) -> bytes | None:
     for directory in DIRECTORIES:
         details = {tag: _as_read(value) for tag, value in source.get_ifd(directory).items() if tag not in _SIZE_TAGS}
         if details:
-            kept[directory] = details
+            kept[directory] = turned(details) if source.endian == "<" else details
     return kept.tobytes() if len(kept) else None
 
 
@@ -163,19 +184,43 @@ def _png_profile(image: Image.Image) -> bytes | None:
     return gamma_profile(gamma, chromaticity, grey=image.mode[0] in "1LI")
 
 
+def _adobe_rgb(image: Image.Image, exif: Image.Exif) -> bytes | None:
+    """The profile of the photo of a camera which tells only by EXIF that its colours are those of Adobe RGB."""
+    with contextlib.suppress(Exception):
+        if str(exif.get_ifd(ExifTags.IFD.Interop).get(1)).startswith("R03"):
+            return gamma_profile(256 / 563, _ADOBE_RGB, grey=image.mode[0] in "1LI")
+    return None
+
+
+@contextlib.contextmanager
+def _unless_damaged(name: str) -> Iterator[None]:
+    """What is damaged must not cost the picture."""
+    try:
+        yield
+    except Exception:
+        warnings.warn(f"{name} left out: damaged, or not whole", ImageWarning, stacklevel=3)
+
+
 def read_metadata(image: Image.Image) -> Metadata:
-    """What is true of an image in whatever way it is stored; damaged parts are left out: they must not cost it."""
+    """What is true of an image in whatever way it is stored; damaged parts are left out, which is said."""
     found: dict[str, Any] = {"icc": image.info.get("icc_profile"), "text": {}}
     tags = getattr(image, "tag_v2", {})
     if image.format == "PNG" and not found["icc"]:
-        with contextlib.suppress(Exception):
+        with _unless_damaged("gamma and primaries"):
             found["icc"] = _png_profile(image)
-    with contextlib.suppress(Exception):
+    with _unless_damaged("EXIF"):
         exif = image.getexif()
         found["dpi"] = _dpi(image, exif)
         found["exif"] = _exif(exif)
-    with contextlib.suppress(Exception):
-        found["text"] = {k: v for k, v in getattr(image, "text", {}).items() if not _STALE_TEXT.match(k)}
+        found["icc"] = found["icc"] or _adobe_rgb(image, exif)
+        told = (image.info.get("exif") or b"").removeprefix(b"Exif\0\0")
+        if told and not exif and told[8:10] != bytes(2):
+            raise ValueError("it has tags, and none can be read")
+    with _unless_damaged("text"):
+        texts = getattr(image, "text", {})
+        found["text"] = {k: v for k, v in texts.items() if not _STALE_TEXT.match(k)}
+        if packed := texts.get(_RAW_IPTC):
+            found["iptc"] = _iptc_of(bytes.fromhex("".join(packed.split("\n")[3:])))
         if comment := image.info.get("comment"):
             found["text"]["Comment"] = _decoded(comment) if isinstance(comment, bytes) else comment
     xmp = image.info.get("xmp")
@@ -183,13 +228,24 @@ def read_metadata(image: Image.Image) -> Metadata:
         xmp = xmp.encode()
     if isinstance(xmp, bytes):
         found["xmp"] = _STALE_XMP.sub(b"", xmp)
-        if more := xmp_extension(xmp, (segment for _, segment in getattr(image, "applist", ()))):
+    with _unless_damaged("the second part of XMP"):
+        segments = [segment for _, segment in getattr(image, "applist", ())]
+        if more := xmp_extension(xmp if isinstance(xmp, bytes) else b"", segments):
             found["more_xmp"] = _STALE_XMP.sub(b"", more)
     photoshop = image.info.get("photoshop")
     iptc = photoshop.get(_PHOTOSHOP_IPTC) if isinstance(photoshop, dict) else tags.get(Base.IPTCNAA)
     if isinstance(iptc, bytes):
         found["iptc"] = iptc
     return Metadata(**found)
+
+
+def _iptc_of(block: bytes) -> bytes:
+    """IPTC data, which may be in a block of Photoshop's."""
+    if (at := block.find(b"8BIM" + struct.pack(">H", _PHOTOSHOP_IPTC))) < 0:
+        return block
+    at += 7 + block[at + 6]
+    at += at % 2
+    return block[at + 4 : at + 4 + int.from_bytes(block[at : at + 4], "big")]
 
 
 def _decoded(text: bytes) -> str:
@@ -264,6 +320,8 @@ def save_options(metadata: Metadata, kind: str) -> dict[str, Any]:
         options["pnginfo"] = texts = PngInfo()
         for key, value in metadata.text.items():
             texts.add_text(key, value, zip=len(value) > 1000)
+        if iptc := metadata.iptc:
+            texts.add_text(_RAW_IPTC, f"\niptc\n{len(iptc):8}\n{iptc.hex()}\n", zip=True)
         if metadata.xmp:
             texts.add_itxt("XML:com.adobe.xmp", metadata.xmp.decode(errors="replace"))
     else:

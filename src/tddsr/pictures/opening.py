@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import io
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -30,7 +31,15 @@ PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, 2**25)
 
 _MOST_PAGES = 2**16
 
+_MPO_PICTURES = 0xB002
+"""The tag that tells of the pictures of a JPEG which holds several."""
+
 _SWITCH = threading.RLock()
+
+_PILLOW = r"PIL\b"
+_READING = threading.Lock()
+_readers: list[None] = []
+"""One for each file that is being read."""
 
 Source = Path | bytes
 """A file, or all that is in one."""
@@ -60,6 +69,8 @@ def _without_damage(content: bytes) -> bytes:
 def _head(source: Source) -> bytes:
     if isinstance(source, bytes):
         return source[:16]
+    if source.exists() and not (source.is_file() or source.is_dir()):
+        raise ImageError("is a pipe or a device, no file; - is standard input")
     with source.open("rb") as file:
         return file.read(16)
 
@@ -130,12 +141,30 @@ def opened(source: Source) -> Iterator[Image.Image]:
 
 
 @contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Pillow warns of, damaged metadata and large pictures: an error here, or of no account.
+
+    The filters are those of the process, and threads leave ``catch_warnings`` in another order than they came.
+    """
+    with _READING:
+        _readers.append(None)
+        if len(_readers) == 1:
+            warnings.filterwarnings("ignore", module=_PILLOW)
+    try:
+        yield
+    finally:
+        with _READING:
+            _readers.pop()
+            if not _readers:
+                with contextlib.suppress(ValueError):  # who called has put other filters in place
+                    warnings.filters.remove(("ignore", None, Warning, re.compile(_PILLOW), 0))  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
     """Whatever goes wrong inside the block with a file, or a part of it, is an ImageError."""
     try:
-        with warnings.catch_warnings():
-            # Damaged metadata, large pictures: an error, or of no account.
-            warnings.filterwarnings("ignore", module=r"PIL\b")
+        with _quiet():
             yield
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
@@ -154,6 +183,8 @@ def reading(name: str) -> Iterator[None]:
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
     except Exception as error:  # decoders raise whatever they happened upon in a damaged file
+        if isinstance(error, OSError) and error.errno:  # of the system
+            raise ImageError(f"{name}: cannot be read ({error.strerror})") from error
         reason = shorten(str(error), 200, placeholder=" ..") or type(error).__name__
         raise ImageError(f"{name}: damaged or unsupported ({reason})") from error
 
@@ -199,12 +230,15 @@ def page_numbers(image: Image.Image) -> list[int]:
 
 def count_pages(image: Image.Image) -> int:
     """How many pictures a file holds, apart from previews."""
-    if image.format == "MPO" or (image.format == "TIFF" and image.tell() > 0):
+    if image.format == "TIFF" and image.tell() > 0:
         return 1
     if image.format is None:
         return int(image.info.get(decoding.PAGES, 1))
     here = image.tell()
     try:
+        if image.format == "MPO":
+            infos = getattr(image, "mpinfo", {})[_MPO_PICTURES]
+            return sum("Thumbnail" not in told["Attribute"]["MPType"] for told in infos)
         return len(page_numbers(image)) if image.format == "TIFF" else int(getattr(image, "n_frames", 1))
     except Exception:  # the others are damaged
         return 1

@@ -152,8 +152,10 @@ def used_range(pixels: Pixels) -> tuple[float, float]:
     Only of more than 8 bits; others have no finer steps to show. One value alone is in the middle of two steps.
     """
     white = largest(pixels.dtype)
+    if pixels.dtype == np.uint8:
+        return 0.0, white
     low, high = float(pixels.min()), float(pixels.max())
-    if pixels.dtype == np.uint8 or high - low >= white / 2:
+    if high - low >= white / 2:
         return 0.0, white
     step = _STEP * white if low == high else 0
     return low - step, high + step

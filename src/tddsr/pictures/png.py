@@ -13,6 +13,9 @@ _LENGTHS = {b"acTL": 8, b"cHRM": 32, b"fcTL": 26, b"gAMA": 4, b"pHYs": 9, b"sRGB
 """Of the parts that are not needed to show a PNG."""
 
 
+_FRAMES = {b"acTL", b"fcTL", b"fdAT"}
+
+
 def chunk(name: bytes, content: bytes) -> bytes:
     """A part of a PNG file."""
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(content, zlib.crc32(name)))
@@ -25,6 +28,18 @@ def parts_of(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         end = start + 8 + int.from_bytes(content[start : start + 4], "big")
         yield content[start + 4 : start + 8], content[start + 8 : end]
         start = end + 4
+
+
+def with_one_pixel(content: bytes) -> bytes:
+    """A PNG file of one pixel, with all that is told of the picture of another file, which is whole."""
+    written, parts = False, [MARK]
+    for name, data in parts_of(content):
+        if name == b"IHDR":
+            data = struct.pack(">II", 1, 1) + data[8:]
+        if name not in _FRAMES and (name != b"IDAT" or not written):
+            parts.append(chunk(name, zlib.compress(bytes(9)) if name == b"IDAT" else data))
+            written |= name == b"IDAT"
+    return b"".join(parts)
 
 
 def without_damage(content: bytes) -> bytes:

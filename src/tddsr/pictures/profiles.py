@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from tddsr.errors import ImageWarning
 from tddsr.pictures.png import MARK
 
 Matrix = NDArray[np.float64]
 
 SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 """x and y of white, red, green and blue."""
+
+UNUSED = "its colour profile cannot be used: colours are about right"
+"""What is said of pictures that must become RGB."""
 
 _PRIMARIES = {
     1: SRGB,
@@ -48,6 +53,8 @@ def in_srgb(image: Image.Image, profile: bytes | None) -> NDArray[Any]:
         )  # fmt: skip
         if converted is not None:
             return np.asarray(converted)
+    if profile:
+        warnings.warn(UNUSED, ImageWarning, stacklevel=2)
     return np.asarray(image.convert("RGB"))
 
 

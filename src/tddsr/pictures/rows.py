@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tddsr.pictures.picture import Pixels
+
 Floats = NDArray[np.float32]
 """Pixels in [0,1], here (rows, width, channels); or unit noise."""
 
@@ -24,19 +26,22 @@ PilBox = tuple[float, float, float, float]
 _REACH = 3
 """How many pixels beyond itself a pixel sees, of the coarser one of two sizes: by Lanczos; fewer by bicubic."""
 
+_STEEP = 4
+"""Times that a picture is reduced: of one that is reduced by more, bands have fewer rows, each of which needs more."""
+
 _SHOWS = 1 / 512
 """Less of a colour than this is none: half a step of 8 bit."""
 
 
-class _Window:
+class Window:
     """Rows of a picture by their number, in order; what lies above those asked for last is forgotten."""
 
-    def __init__(self, bands: Iterable[Floats]) -> None:
+    def __init__(self, bands: Iterable[Pixels]) -> None:
         self.bands = iter(bands)
-        self.held: list[Floats] = []
+        self.held: list[Pixels] = []
         self.start = 0
 
-    def rows(self, first: int, last: int) -> Floats:
+    def rows(self, first: int, last: int) -> Pixels:
         """A copy of rows first..last-1: a view would keep the whole band while the next one is made."""
         while self.start + sum(map(len, self.held)) < last:
             self._forget(first)
@@ -91,7 +96,7 @@ def resized(
     target: tuple[int, int],
     what: Literal["colours", "mask", "both"] = "colours",
 ) -> Iterator[Floats]:
-    """Resize a picture that comes in bands; the same pixels as of the whole, in bands of ``ROWS`` rows.
+    """Resize a picture that comes in bands; the same pixels as of the whole, in bands of at most ``ROWS`` rows.
 
     Args:
         bands: of any heights, from the top.
@@ -100,11 +105,12 @@ def resized(
         what: colours are resized by Lanczos. Transparency is bicubic, so that what is fully clear or opaque stays so.
             Of both, the last channel is transparency, and the others are weighted with it, bicubic as well.
     """
-    window = _Window(bands)
+    window = Window(bands)
     step = source[1] / target[1]
     reach = 0 if source == target else math.ceil(_REACH * max(step, 1)) + 1
-    for start in range(0, target[1], ROWS):
-        stop = min(start + ROWS, target[1])
+    rows = max(ROWS // max(round(step / _STEEP), 1), 1)
+    for start in range(0, target[1], rows):
+        stop = min(start + rows, target[1])
         first = max(math.floor(start * step) - reach, 0)
         last = min(math.ceil(stop * step) + reach, source[1])
         part = window.rows(first, last)

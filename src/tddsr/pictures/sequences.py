@@ -121,7 +121,8 @@ class _Film(Image.Image):
 
 
 def _save_webp(file: BinaryIO, frames: Iterator[Pixels], layout: Layout, metadata: Metadata, timing: Timing) -> None:
-    options = with_most(metadata.fitting(grey=False), "WEBP", _tried)
+    told = webp_image(np.zeros((1, 1, 1), np.uint8), metadata)[1]
+    options = with_most(told, "WEBP", _tried)
     film = _Film((webp_image(frame, metadata)[0] for frame in frames), len(timing.durations))
     # Their ends are rounded, so that nothing adds up.
     ends = [round(end) for end in itertools.accumulate(timing.durations, initial=0)]

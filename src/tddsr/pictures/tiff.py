@@ -8,7 +8,7 @@ from typing import BinaryIO, Literal, NamedTuple
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from tddsr.pictures.metadata import DIRECTORIES, RESOLUTION, Metadata, tiff_tags
+from tddsr.pictures.metadata import DIRECTORIES, RESOLUTION, Metadata, tiff_tags, turned
 
 _HEADER = 16
 """Bytes of the longer one of the two kinds of header."""
@@ -49,7 +49,9 @@ def add_tags(file: BinaryIO, metadata: Metadata) -> None:
     added = ImageFileDirectory_v2(header)
     tags = tiff_tags(metadata)
     for tag, value in tags.items():
-        added[tag] = tags.get_ifd(tag) if tag in DIRECTORIES else value
+        if tag in DIRECTORIES:
+            value = turned(tags.get_ifd(tag)) if form.order == "little" else tags.get_ifd(tag)
+        added[tag] = value
     # libvips makes a resolution up.
     entries = [entry for entry in entries if form.number(entry[:2]) not in {*RESOLUTION, *added}]
     end = file.seek(0, os.SEEK_END)

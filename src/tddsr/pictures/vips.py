@@ -1,5 +1,7 @@
 """libvips, set up for files from anywhere."""
 
+from typing import Any
+
 import pyvips
 
 # What it says of damaged files goes to a logger, on a way that stops at text which is not UTF-8.
@@ -11,4 +13,15 @@ pyvips.cache_set_max(0)
 # Each thread has rows of its own; encoders use one anyway.
 pyvips.concurrency_set(1)
 
-__all__ = ["pyvips"]
+
+def open_in_rows(content: bytes, page: int = 0, fail_on: str = "error") -> pyvips.Image:
+    """A picture that is decoded from top to bottom as it is asked for; damage is an error then."""
+    options: dict[str, Any] = {"page": page} if page else {}
+    image = pyvips.Image.new_from_buffer(content, "", access="sequential", fail_on=fail_on, **options)
+    if image.get("vips-loader").startswith("tiff") and image.get_typeof("tile-width"):
+        # A tile that is missing is but a warning to libvips; so is what can be mended of other files.
+        image = pyvips.Image.new_from_buffer(content, "", access="sequential", fail_on="warning", **options)
+    return image
+
+
+__all__ = ["open_in_rows", "pyvips"]
