@@ -28,7 +28,7 @@ Progress = Callable[[int, int], None]
 _START_NOISE, _STEP_NOISE = 0, 1
 """Streams of chance: the noise of x_T, and that of the stochastic sampler's steps."""
 
-_WANTED_SIDE, _MOST_BUDGET = 552, 1050 * 2**20
+_WANTED_SIDE, _MOST_BUDGET = 640, 1050 * 2**20
 """What tiles may take on a CPU, the finished row of them that waits to be written counted: as much as one of this side,
 and no more bytes than that. Larger ones are faster, as less is computed twice; with these, 100 megapixels take less
 than 600 MiB by compact-small."""
