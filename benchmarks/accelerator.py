@@ -188,7 +188,8 @@ def main() -> None:
     began = time.perf_counter()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA"
     head = [
-        f"# Accelerator\n\n{device}, torch {torch.__version__}.",
+        f"# Accelerators\n\nWritten by `python benchmarks/accelerator.py` on {time.strftime('%Y-%m-%d')}.\n",
+        f"{device}, torch {torch.__version__}.",
         "Pictures in main memory to four times as large ones there, in floating point (*whole call*: bytes to bytes).",
         "*times as fast*: as one by one. Least and median of warm calls; above 4 megapixels there is a single one.",
         "MP/s: of lr. *MiB*: allocated on the device, at most. Float32 without TF32, if nothing else is said.\n",

@@ -28,7 +28,7 @@ Progress = Callable[[int, int], None]
 _START_NOISE, _STEP_NOISE = 0, 1
 """Streams of chance: the noise of x_T, and that of the stochastic sampler's steps."""
 
-_WANTED_SIDE, _MOST_BUDGET = 552, 1050 * 2**20
+_WANTED_SIDE, _MOST_BUDGET = 640, 1050 * 2**20
 """What tiles may take on a CPU, the finished row of them that waits to be written counted: as much as one of this side,
 and no more bytes than that. Larger ones are faster, as less is computed twice; with these, 100 megapixels take less
 than 600 MiB by compact-small."""
@@ -51,6 +51,14 @@ class Sampling:
 
 Run = Callable[[list[Box]], Iterator[Floats]]
 """What an engine makes of boxes of the picture, one after the other, (4h,4w,channels) each."""
+
+Keep = Callable[[Floats], Pixels]
+"""Pixels of the large picture, (h,w,channels) in [0,1], as they are kept: (h,w,any) of any type."""
+
+
+def as_made(made: Floats) -> Pixels:
+    """Keep the values themselves."""
+    return made
 
 
 class _Count:
@@ -87,8 +95,9 @@ class Enlarger:
         *,
         grey: bool = False,
         contrast: float = 0,
+        keep: Keep = as_made,
         progress: Progress | None = None,
-    ) -> Iterator[Floats]:
+    ) -> Iterator[Pixels]:
         """The picture four times as large, from the top; the source and one band stay in main memory.
 
         Args:
@@ -97,16 +106,18 @@ class Enlarger:
             span: the values of ``pixels`` that the network is shown as black and white.
             grey: give one channel.
             contrast: tiles whose values differ by less are not run: 0 stands there.
+            keep: called with each tile, so that a row of them waits in fewer bytes.
             progress: called with (tiles done, tiles in all).
 
         Yields:
-            (rows, 4 W, 3 or 1) in [0,1].
+            (rows, 4 W, 3 or 1) in [0,1], or what ``keep`` makes of them.
 
         Raises:
             ModelError: the network gives values that are no numbers.
         """
         size = height, width = pixels.shape[:2]
         channels, count, start, factor = 1 if grey else 3, _Count(progress), 0, self.engine.scale
+        kept = keep(np.zeros((1, 1, channels), np.float32)).nbytes
 
         def run(boxes: list[Box]) -> Iterator[Floats]:
             flat = {box for box in boxes if contrast and np.ptp(_read(pixels, box, span)) < contrast}
@@ -118,11 +129,11 @@ class Enlarger:
                     yield _finish(next(made), grey)
 
         while start < height:
-            tile, halo = self._cut(height, width, sampling.steps)
+            tile, halo = self._cut(height, width, sampling.steps, kept)
             if halo is None:
-                bands = self._blend(size, channels, max(tile), start, run, count)
+                bands: Iterator[Pixels] = map(keep, self._blend(size, channels, max(tile), start, run, count))
             else:
-                bands = self._join(size, channels, tile, halo, start, run, count)
+                bands = self._join(size, tile, halo, start, run, keep, count)
             try:
                 for band in bands:
                     start += len(band) // factor
@@ -133,22 +144,24 @@ class Enlarger:
 
     # -- how a picture is cut ------------------------------------------------------------------------------------------
 
-    def _cut(self, height: int, width: int, steps: int) -> tuple[tuple[int, int], int | None]:
-        """The (height, width) of a tile, which may be more than the picture's; and its halo, None to blend tiles."""
+    def _cut(self, height: int, width: int, steps: int, kept: int) -> tuple[tuple[int, int], int | None]:
+        """The (height, width) of a tile, which may be more than the picture's; and its halo, None to blend tiles.
+
+        ``kept``: bytes of a pixel of the large picture.
+        """
         halo = self.engine.halo(steps)
         tile = self.tile
         if tile == "auto":
-            (tall, wide), halo = self._fit(height, width, halo)
+            (tall, wide), halo = self._fit(height, width, halo, kept)
         else:
             tall, wide = (height, width) if tile is None else (tile, tile)
         return (tall, wide) if self.most is None else (min(tall, self.most), min(wide, self.most)), halo
 
-    def _fit(self, height: int, width: int, halo: int | None) -> tuple[tuple[int, int], int | None]:
+    def _fit(self, height: int, width: int, halo: int | None, kept: int) -> tuple[tuple[int, int], int | None]:
         """By memory where tiles are exact."""
         engine, needed = self.engine, self.engine.bytes_per_lr_pixel
         if halo is not None and needed is not None:
-            result = engine.scale**2 * 3 * np.dtype(np.float32).itemsize  # bytes
-            row, needed = result * width, needed + result
+            row, needed = engine.scale**2 * kept * width, needed + engine.scale**2 * 3 * np.dtype(np.float32).itemsize
             memory = self.engine.free_memory()
             free = None if memory is None else min(int(memory * 0.8), needed * PASS_PIXELS)
             budget = min(needed * _WANTED_SIDE**2, _MOST_BUDGET)
@@ -180,13 +193,13 @@ class Enlarger:
     def _join(
         self,
         size: tuple[int, int],
-        channels: int,
         tile: tuple[int, int],
         halo: int,
         start: int,
         run: Run,
+        keep: Keep,
         count: _Count,
-    ) -> Iterator[Floats]:
+    ) -> Iterator[Pixels]:
         """Tiles with margins of ``halo``: exactly the pixels of the whole picture, from row ``start`` on."""
         factor, multiple = self.engine.scale, self.engine.multiple
         whole = Box(0, 0, *size)
@@ -196,12 +209,13 @@ class Enlarger:
         made = run([source for _, source in tiles])
         count.expect(len(tiles))
         for _, group in itertools.groupby(tiles, key=lambda tile: tile.core.top):
-            row = list(group)
-            box = row[0].core.within(whole)
-            large = np.empty((factor * box.height, factor * size[1], channels), np.float32)
-            for core, source in row:
+            for core, source in group:
                 part = core.within(whole)  # the last tiles reach into the padding
-                large[:, factor * part.left : factor * part.right] = _cut_out(next(made), source, part, factor)
+                own = keep(_cut_out(next(made), source, part, factor))
+                if core.left == 0:  # in the same order in memory
+                    large = np.empty_like(own, shape=(len(own), factor * size[1], own.shape[2]))
+                large[:, factor * part.left : factor * part.right] = own
+                del own
                 if len(tiles) > 1:
                     _give_back()
                 count.one()

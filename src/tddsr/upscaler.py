@@ -14,7 +14,7 @@ from PIL import Image
 
 from tddsr.engines.engine import Engine, Sampler
 from tddsr.engines.load import load_engine
-from tddsr.enlarge import Enlarger, Progress, Sampling, Tile
+from tddsr.enlarge import Enlarger, Progress, Sampling, Tile, as_made
 from tddsr.errors import UsageError
 from tddsr.pictures.arrays import from_array
 from tddsr.pictures.files import (
@@ -37,13 +37,13 @@ from tddsr.pictures.picture import (
     largest,
     same_channels,
     spread_colours,
-    to_type,
     used_range,
 )
 from tddsr.pictures.pil import from_pil, to_pil
 from tddsr.pictures.rows import Floats, resized
 from tddsr.pictures.sequences import Made
 from tddsr.pictures.sizes import Size, output_path
+from tddsr.pictures.stored import Store
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -297,30 +297,27 @@ class _Job:
         one_channel = picture.grey or same_channels(source)
         masked = alpha is not None and bool((alpha != alpha[0, 0]).any())
         tell = _shared(self.progress, 2 if masked else 1)
-        span, white = used_range(source), largest(source.dtype)
+        span = used_range(source)
+        store = Store(layout, span, largest(source.dtype), None if masked or alpha is None else float(alpha[0, 0]))
+        (width, height), scale = picture.size, self.enlarger.engine.scale
+        large = scale * width, scale * height
+        finished = large == layout.size and not masked
         bands = self.enlarger.bands(
             source,
             self.sampling,
             span,
             grey=one_channel,
+            keep=store if finished else as_made,
             progress=tell(0),
         )
-        (width, height), size = picture.size, (layout.width, layout.height)
-        large = self.enlarger.engine.scale * width, self.enlarger.engine.scale * height
+        if finished:
+            yield from resized(bands, large, large)
+            return
         if masked and alpha is not None:
             masks = self._masks(alpha, large, tell(1))
             pairs = zip(resized(bands, large, large), masks, strict=True)
             bands = (np.concatenate(pair, axis=2) for pair in pairs)
-        for band in resized(bands, large, size, "both" if masked else "colours"):
-            colours = band[..., :-1] if masked else band
-            # In float64: a float32 has no digits to spare for 16 bit within a narrow span.
-            values = (span[0] + colours.astype(np.float64) * (span[1] - span[0])) / white
-            parts: list[Pixels] = [values.repeat(1 if picture.grey or not one_channel else 3, axis=2)]
-            if masked:
-                parts.append(band[..., -1:])
-            elif alpha is not None:
-                parts.append(np.full((*band.shape[:2], 1), alpha[0, 0] / largest(alpha.dtype)))
-            yield to_type(np.concatenate(parts, axis=2) * largest(layout.dtype), layout.dtype)
+        yield from map(store, resized(bands, large, layout.size, "both" if masked else "colours"))
 
     def _masks(self, alpha: Pixels, large: tuple[int, int], progress: Progress | None) -> Iterator[Floats]:
         """Transparency: hard edges by the network, soft ones, which it would sharpen, by bicubic interpolation.
