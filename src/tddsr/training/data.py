@@ -28,7 +28,7 @@ _SCENE = 3
 """Stream of chance of the scenes, beside those of the loop and of the student's noise."""
 
 _TAUGHT_AT_ONCE = 8
-"""scenes, where they are made ahead"""
+"""Scenes, where they are made ahead."""
 
 
 def _below(n: int, generator: torch.Generator) -> int:
@@ -155,8 +155,8 @@ class Scenes(Dataset[Triple]):
         A process beside this one could not use the accelerator.
         """
         missing = [index for index in range(self.count) if not self._file(index).is_file()]
-        for several in DataLoader(_Pairs(self, missing), _TAUGHT_AT_ONCE, num_workers=workers):
-            indices, hrs, lrs = several
+        workers = min(workers, len(missing))
+        for indices, hrs, lrs in DataLoader(_Pairs(self, missing), _TAUGHT_AT_ONCE, num_workers=workers):
             for index, hr, lr, target in zip(indices.tolist(), hrs, lrs, self.teach(lrs), strict=True):
                 kept(self._file(index), partial(dict, hr=hr, lr=lr, target=target))
 
