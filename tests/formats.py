@@ -197,8 +197,9 @@ what claims more than 178 million pixels, unless `--largest-input` (`largest_inp
 
 The result is not in memory as a whole. Nor are inputs of 17 million pixels and more, if they are JPEG, PNG that is not
 interlaced, or TIFF, grey or RGB, of 8 or 16 bit, without transparency and upright: their rows are decoded as they are
-needed, and once before, so that damage is found before the work. Of others, 8 bit of colour take 7 to 10 bytes a pixel
-of the input while it is read, 16 bit 18, floating point and transparency more.
+needed, and once before, so that damage is found before the work. What stays in memory is the file as it lies on the
+disk, and of a progressive JPEG (4:2:0) 3 bytes a pixel. Of others, 8 bit of colour take 7 to 10 bytes a pixel of the
+input while it is read, 16 bit 18, floating point and transparency more.
 
 ## Several pictures
 

@@ -1,7 +1,9 @@
 """Tiles in batches, queued ahead and recorded: on an accelerator where there is one, and what can be on a CPU."""
 
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -166,6 +168,29 @@ def test_half_precision_that_overflows_goes_on_in_float32(batching, monkeypatch)
     assert len(told) == 1
     assert engine.precision == "float32"
     assert difference(large, expected(picture)) < 10  # its weights were rounded
+
+
+def test_weights_move_while_no_other_thread_computes(batching, monkeypatch):
+    place, sample, moving = Model.place, Model.sample, threading.Event()
+    engine, picture = batching(dtype=torch.bfloat16), photo(60, 64)
+
+    def slow(self, *arguments):
+        moving.set()
+        time.sleep(0.1)
+        placed = place(self, *arguments)
+        moving.clear()
+        return placed
+
+    def overflowing(self, *arguments):
+        assert not moving.is_set()
+        hr = sample(self, *arguments)
+        return hr if hr.dtype == torch.float32 else hr / 0
+
+    monkeypatch.setattr(Model, "place", slow)
+    monkeypatch.setattr(Model, "sample", overflowing)
+    with ThreadPoolExecutor(3) as pool, pytest.warns(RuntimeWarning, match="float32") as told:
+        list(pool.map(lambda _: Upscaler(engine, tile=16)(picture), range(6)))
+    assert len(told) == 1
 
 
 # -- CUDA --------------------------------------------------------------------------------------------------------------

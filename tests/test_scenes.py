@@ -1,5 +1,7 @@
 """Scenes that are spoilt once and kept with their teacher's pictures; what a student is drawn to."""
 
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -209,6 +211,19 @@ def test_scenes_that_several_processes_make_ahead_are_those_that_one_makes(follo
     for run in runs:
         run.run()
     assert torch.allclose(players(runs[0]), players(runs[1]), atol=1e-3)
+
+
+def test_scenes_can_be_sent_to_other_processes(follow):
+    scenes = scenes_of(ready(follow))
+    sent = pickle.loads(pickle.dumps(scenes))
+    assert all(map(torch.equal, sent.pair(1), scenes.pair(1)))
+    assert all(map(torch.equal, scenes[0], sent[0]))  # those that it needs are made by then
+
+
+def test_a_dry_run_makes_the_scenes_of_its_step_alone(follow):
+    run = ready(changed(follow, data={**follow.data.model_dump(), "workers": 2, "scenes": 20}))
+    run.try_step()
+    assert len(list(scenes_of(run).folder.iterdir())) <= run.recipe.data.batch
 
 
 def test_a_mix_is_the_same_in_any_order(follow):

@@ -1,7 +1,9 @@
 """Large pictures are decoded in rows: the same pixels and metadata as of the whole; damage is found before the work."""
 
 import io
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -52,6 +54,19 @@ def test_rows_may_be_asked_for_again():
     rows = read_picture(content, in_rows=True).rgb
     for first, last in ((0, 10), (0, 130), (70, 200), (60, 80), (299, 300), (0, 300)):
         assert np.array_equal(rows[first:last], photo(300, 20)[first:last])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is told elsewhere")
+def test_a_file_is_in_memory_once():
+    def pages() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    content = saved(Image.new("RGB", (5000, 4000)), "TIFF")
+    read_picture(content, in_rows=True)  # after which libraries and buffers are there
+    before = pages()
+    rows = read_picture(content, in_rows=True).rgb
+    assert not rows[:64].any()  # from here on it is decoded
+    assert (pages() - before) * 4096 < len(content) / 2
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])

@@ -23,7 +23,7 @@ _GRAPH_PIXELS = 1 << 18
 _RECURRING, _MOST_GRAPHS = 3, 8
 """Passes of one shape before it is recorded, and how many shapes are kept so."""
 
-_ONE_AT_A_TIME = threading.Lock()
+ONE_AT_A_TIME = threading.Lock()
 """Threads may share a model: what is queued for one of them, and settings that are PyTorch's own, are not mixed."""
 
 
@@ -88,7 +88,7 @@ class Pipeline:
     def _start(self, enlarge: Enlarge, batch: list[Work]) -> list[_Pass]:
         """Queue a batch: in two halves, and so on, where memory is short."""
         try:
-            with _ONE_AT_A_TIME, exact():
+            with ONE_AT_A_TIME, exact():
                 return [self._queue(enlarge, batch)]
         except RuntimeError as error:
             if not out_of_memory(error):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tddsr.device import bfloat16_instructions, pick_device
-from tddsr.engines.accelerator import Pipeline, Recorder
+from tddsr.engines.accelerator import ONE_AT_A_TIME, Pipeline, Recorder
 from tddsr.engines.engine import EngineName, Noise, Precision, Sampler, Work, out_of_memory
 from tddsr.model import Model
 from tddsr.pictures.rows import Floats
@@ -131,17 +131,19 @@ class TorchEngine:
     def _run_ahead(self, pipeline: Pipeline, tiles: Iterable[Work], steps: int, sampler: Sampler) -> Iterator[Floats]:
         for tile, hr in pipeline.run(partial(self._enlarge, steps=steps, sampler=sampler), tiles):
             if hr is None:
-                if self.precision != "float32":
-                    self._go_on_in_float32()
+                self._go_on_in_float32()
                 yield self.run(*tile, steps, sampler)
             else:
                 yield hr.numpy()
 
     def _go_on_in_float32(self) -> None:
-        warnings.warn(f"{self.precision} gave infinities; going on in float32", RuntimeWarning, stacklevel=3)
-        self.model.place(self.weight.device)
-        if isinstance(self.once, Recorder):
-            self.once.forget(self.weight.device)
+        with ONE_AT_A_TIME:  # no thread queues anything while weights move
+            if self.precision == "float32":  # another one was first
+                return
+            warnings.warn(f"{self.precision} gave infinities; going on in float32", RuntimeWarning, stacklevel=3)
+            self.model.place(self.weight.device)
+            if isinstance(self.once, Recorder):
+                self.once.forget(self.weight.device)
 
     @torch.inference_mode()
     def _run(self, lr: Floats, noise: Noise, steps: int, sampler: Sampler) -> Tensor:

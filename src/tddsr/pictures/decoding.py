@@ -75,7 +75,7 @@ def read(content: bytes, opened: Image.Image) -> Picture | None:
         return raw.developed(content, opened)
     if opened.format == "HEIF":
         return _deep_heif(content, opened) if opened.info.get("bit_depth", 8) > 8 else None
-    tags = _tags(opened)
+    tags = tags_of(opened)
     colours = tags.get(Base.PhotometricInterpretation, 1)
     wrong = colours == _YCBCR and tags.get(Base.Compression) != _JPEG
     if opened.format not in ("TIFF", None, "PNG", "AVIF") or wrong or opened.mode == "LAB":
@@ -111,13 +111,13 @@ def _without_unit(content: bytes) -> bytes:
     return content
 
 
-def _tags(opened: Image.Image) -> Mapping[int, Any]:
+def tags_of(opened: Image.Image) -> Mapping[int, Any]:
     """Of a TIFF."""
     return opened.getexif() if opened.format is None else getattr(opened, "tag_v2", {})
 
 
 def _decoded(image: pyvips.Image, opened: Image.Image) -> Picture:
-    metadata, tags = read_metadata(opened), _tags(opened)
+    metadata, tags = read_metadata(opened), tags_of(opened)
     floating, in_planes = image.format == "float", tags.get(Base.PlanarConfiguration) == 2
     negative = tags.get(Base.PhotometricInterpretation) == 0
     if floating and (negative or image.interpretation not in ("scrgb", "b-w", "grey16")):

@@ -12,8 +12,8 @@ MARK = b"\x89PNG\r\n\x1a\n"
 _LENGTHS = {b"acTL": 8, b"cHRM": 32, b"fcTL": 26, b"gAMA": 4, b"pHYs": 9, b"sRGB": 1}
 """Of the parts that are not needed to show a PNG."""
 
-
 _FRAMES = {b"acTL", b"fcTL", b"fdAT"}
+"""Parts of animations."""
 
 
 def chunk(name: bytes, content: bytes) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import Base
 
+from tddsr.pictures.decoding import tags_of
 from tddsr.pictures.metadata import read_metadata
 from tddsr.pictures.picture import Picture, Pixels
 from tddsr.pictures.png import with_one_pixel
@@ -86,9 +87,8 @@ def _read(content: bytes, opened: Image.Image) -> Picture | None:
         return None
     if is_png:  # Pillow would decode all of it to see what is told behind the pixels
         opened = Image.open(io.BytesIO(with_one_pixel(content)))
-    exif = opened.getexif()
-    tags = exif if opened.format is None else getattr(opened, "tag_v2", {})
-    upright = exif.get(Base.Orientation, 1) == 1
+    tags = tags_of(opened)
+    upright = opened.getexif().get(Base.Orientation, 1) == 1
     colours, planes = tags.get(Base.PhotometricInterpretation, 1), tags.get(Base.PlanarConfiguration, 1)
     if not upright or colours not in _COLOURS or planes != 1:
         return None

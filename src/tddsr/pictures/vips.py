@@ -16,12 +16,17 @@ pyvips.concurrency_set(1)
 
 def open_in_rows(content: bytes, page: int = 0, fail_on: str = "error") -> pyvips.Image:
     """A picture that is decoded from top to bottom as it is asked for; damage is an error then."""
-    options: dict[str, Any] = {"page": page} if page else {}
-    image = pyvips.Image.new_from_buffer(content, "", access="sequential", fail_on=fail_on, **options)
+    image = _opened(content, page, fail_on)
     if image.get("vips-loader").startswith("tiff") and image.get_typeof("tile-width"):
         # A tile that is missing is but a warning to libvips; so is what can be mended of other files.
-        image = pyvips.Image.new_from_buffer(content, "", access="sequential", fail_on="warning", **options)
+        image = _opened(content, page, "warning")
     return image
+
+
+def _opened(content: bytes, page: int, fail_on: str) -> pyvips.Image:
+    options: dict[str, Any] = {"page": page} if page else {}
+    source = pyvips.Source.new_from_memory(content)  # of a buffer it would make a copy
+    return pyvips.Image.new_from_source(source, "", access="sequential", fail_on=fail_on, **options)
 
 
 __all__ = ["open_in_rows", "pyvips"]

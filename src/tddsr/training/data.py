@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tddsr import rng
+from tddsr.degradation.pipeline import degrade_mixed
 from tddsr.degradation.presets import Degradation
 from tddsr.errors import DataError
 from tddsr.pictures.files import header_size
@@ -27,7 +28,7 @@ _SCENE = 3
 """Stream of chance of the scenes, beside those of the loop and of the student's noise."""
 
 _TAUGHT_AT_ONCE = 8
-"""scenes, where they are made ahead"""
+"""Scenes, where they are made ahead."""
 
 
 def _below(n: int, generator: torch.Generator) -> int:
@@ -112,30 +113,31 @@ class Scenes(Dataset[Triple]):
 
     Args:
         patches: where the pictures come from; with its ``config`` and ``seed``.
-        spoil: (1,3,S,S) uint8 hr picture and a generator -> hr to train towards, and lr, uint8.
-        teach: (1,3,s,s) uint8 lr -> the teacher's picture, (1,3,S,S) uint8.
+        teach: (B,3,s,s) uint8 lr -> the teacher's pictures, (B,3,S,S) uint8.
         folder: its name stands for all that the scenes depend on.
     """
 
-    def __init__(
-        self,
-        patches: Patches,
-        spoil: Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]],
-        teach: Callable[[Tensor], Tensor],
-        folder: Path,
-    ) -> None:
+    def __init__(self, patches: Patches, teach: Callable[[Tensor], Tensor], folder: Path) -> None:
         assert patches.config.scenes is not None
-        self.patches, self.spoil, self.teach, self.folder = patches, spoil, teach, folder
+        self.patches, self.teach, self.folder = patches, teach, folder
         self.config, self.count = patches.config, patches.config.scenes
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes, which find the scenes made: a teacher cannot be sent to them."""
+        return vars(self) | {"teach": None}
 
     def _file(self, index: int) -> Path:
         return self.folder / f"{index:06d}.safetensors"
 
     def pair(self, index: int) -> tuple[Tensor, Tensor]:
-        """What the teacher's picture of scene ``index`` is made of: hr (3,S,S) and lr (3,s,s)."""
+        """What the teacher's picture of scene ``index`` is made of, uint8: hr (3,S,S) and lr (3,s,s)."""
         generator = rng.generator(self.patches.seed, _SCENE, index)
-        hr, lr = self.spoil(self.patches.one(self.config.scene, generator)[None], generator)
-        return hr[0], lr[0]
+        picture = self.patches.one(self.config.scene, generator)[None].float() / 255
+        hr, lr = (
+            (each[0] * 255).round().to(torch.uint8)
+            for each in degrade_mixed(picture, self.config.degradation, generator)
+        )
+        return hr, lr
 
     def scene(self, index: int) -> Triple:
         """Scene ``index``, (3,S,S), (3,s,s) and (3,S,S)."""
@@ -153,8 +155,8 @@ class Scenes(Dataset[Triple]):
         A process beside this one could not use the accelerator.
         """
         missing = [index for index in range(self.count) if not self._file(index).is_file()]
-        for several in DataLoader(_Pairs(self, missing), _TAUGHT_AT_ONCE, num_workers=workers):
-            indices, hrs, lrs = several
+        workers = min(workers, len(missing))
+        for indices, hrs, lrs in DataLoader(_Pairs(self, missing), _TAUGHT_AT_ONCE, num_workers=workers):
             for index, hr, lr, target in zip(indices.tolist(), hrs, lrs, self.teach(lrs), strict=True):
                 kept(self._file(index), partial(dict, hr=hr, lr=lr, target=target))
 

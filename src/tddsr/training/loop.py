@@ -49,7 +49,7 @@ class Run:
         if recipe.data.scenes is not None:
             assert recipe.targets is not None  # the recipe's validator saw to it
             key = json.dumps([task.scene_key(), recipe.seed, scene_settings(recipe.data), self.patches.digest])
-            self.source = Scenes(self.patches, self._spoil, task.teach, keyed(recipe.targets, key))
+            self.source = Scenes(self.patches, task.teach, keyed(recipe.targets, key))
         mix = recipe.validation.degradation or recipe.data.degradation
         self.validator = Validator(recipe.validation, recipe.features, mix, device)
         unit = task.model.scale * task.model.multiple
@@ -123,12 +123,6 @@ class Run:
 
     # -- one step ---------------------------------------------------------------------------------------------------
 
-    def _spoil(self, hr: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The pair, uint8, of hr pictures, uint8; on the CPU, as it may be done by another process."""
-        pair = degrade_mixed(hr.float() / 255, self.recipe.data.degradation, generator)
-        hr, lr = ((picture * 255).round().to(torch.uint8) for picture in pair)
-        return hr, lr
-
     def _batch(self, read: Tensor | Triple, number: int, draw: int) -> Batch:
         """Batch ``number``, made of what was read for it; what its step draws belongs to ``draw``."""
         chance = rng.generator(self.recipe.seed, _STEP, draw)
@@ -164,12 +158,12 @@ class Run:
     def try_step(self) -> float:
         """Take the run's last step, in which every network takes part, from where the folder is; returns seconds.
 
-        Nothing is written but kept targets, and this object is of no use afterwards.
+        Nothing is written but kept targets, those of this step, and this object is of no use afterwards.
         """
         self.resume()
         self.step = self.end - 1
         start = time.perf_counter()
-        self._train_step(self._ahead(self.recipe.batch_numbers(self.step)))
+        self._train_step(iter(batches(self.source, self.recipe.batch_numbers(self.step), 0, self.device)))
         return time.perf_counter() - start
 
     # -- the run ----------------------------------------------------------------------------------------------------

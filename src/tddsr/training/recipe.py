@@ -64,7 +64,7 @@ class DataConfig(_Section):
     turn: bool = Field(True, description="quarter turns; faces want none")
     batch: int = Field(8, ge=1, description="patches that are computed at once")
     accumulate: int = Field(1, ge=1, description="batches a step, whose gradients are averaged")
-    workers: int = Field(0, ge=0, description="processes that read and spoil pictures ahead")
+    workers: int = Field(0, ge=0, description="processes that read pictures, or make scenes, ahead")
     scenes: int | None = Field(
         None,
         ge=1,
