@@ -85,11 +85,8 @@ def _end(number: int, _: object) -> None:
 
 def file_hash(path: Path) -> str:
     """sha256 of the content, in hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def files_hash(files: Mapping[str, Path]) -> str:

@@ -15,7 +15,7 @@ from tddsr.diffusion import Schedule
 from tddsr.errors import UsageError
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.compact import CompactConfig, CompactNet
-from tddsr.networks.layers import BICUBIC_RADIUS, Config, Recomputed, bicubic_x4
+from tddsr.networks.layers import BICUBIC_RADIUS, Config, Network, Recomputed, bicubic_x4
 from tddsr.networks.rrdb import OURS, RRDBConfig, RRDBNet, shrink
 from tddsr.networks.space import LatentSpace, PixelsConfig, SpaceToDepth
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig
@@ -94,7 +94,7 @@ class Model(nn.Module):
         self.space: LatentSpace = space
         if self.space.factor != self.scale:
             raise ValueError(f"a latent pixel is {self.space.factor} hr pixels wide; it must be {self.scale}")
-        self.network: CompactNet | RRDBNet | SwinUNet
+        self.network: Network
         if isinstance(config.network, CompactConfig):
             self.network = CompactNet(config.network, self.space)
         elif isinstance(config.network, RRDBConfig):
@@ -141,7 +141,7 @@ class Model(nn.Module):
     @property
     def bytes_per_lr_pixel(self) -> int | None:
         """Peak memory of one evaluation in float32, with room for what an allocator keeps; None: not measured."""
-        return None if isinstance(self.network, SwinUNet) else self.network.bytes_per_lr_pixel
+        return self.network.bytes_per_lr_pixel
 
     def encode_lr(self, lr: Tensor) -> Tensor:
         """Y of Eq. 1: the latent of the bicubic enlargement."""

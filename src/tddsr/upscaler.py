@@ -274,9 +274,11 @@ class _Job:
         """What becomes of the pictures of a file, and they themselves, each made when it is asked for."""
         layouts = [self._layout(layout, suffix) for layout in frames.layouts]
 
+        tell = _shared(self.progress, len(frames))
+
         def made() -> Made:
-            for done, (picture, layout) in enumerate(zip(frames, layouts, strict=True)):
-                one = replace(self, progress=_part_of(self.progress, done, len(frames)))
+            for number, (picture, layout) in enumerate(zip(frames, layouts, strict=True)):
+                one = replace(self, progress=tell(number))
                 yield one._bands(picture, layout), self.metadata(picture, layout.width)
 
         return layouts, made()
@@ -336,23 +338,15 @@ class _Job:
             yield np.where(abs(soft - whole) < _ROUNDING, whole, soft + share * (network - soft))
 
 
-def _part_of(progress: Progress | None, done: int, parts: int) -> Progress | None:
-    """For one of several pictures, of which ``done`` are: what it calls, so that all of them are told."""
-    if progress is None:
-        return None
-    tell = progress
-    return lambda count, total: tell(done * total + count, parts * total)
-
-
 def _shared(progress: Progress | None, parts: int) -> Callable[[int], Progress | None]:
     """For work in parts that count alike: what each of them calls, so that all of it is told."""
-    done = [0] * parts
+    shares = [0.0] * parts
 
     def of(part: int) -> Progress | None:
         def tell(count: int, total: int) -> None:
-            done[part] = count
+            shares[part] = count / total
             if progress is not None:
-                progress(sum(done), parts * total)
+                progress(round(sum(shares) * total), parts * total)
 
         return None if progress is None else tell
 

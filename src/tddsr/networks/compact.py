@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from tddsr.networks.layers import (
     TIME_WAVES,
     Config,
+    Network,
     Recomputed,
     bicubic_x4,
     check_multiple,
+    in_graph_bands,
     part_bytes,
     time_waves,
     zero,
@@ -28,9 +30,6 @@ from tddsr.networks.space import LatentSpace
 
 BAND_BYTES = 4 << 20
 """Of a map at hr size, where the tail works in bands on a CPU. Larger ones take more memory and measured no faster."""
-
-GRAPH_BANDS = 8
-"""Of the tail in an exported graph."""
 
 
 class CompactConfig(Config):
@@ -101,7 +100,7 @@ class _Tail(nn.Module):
         """The corrected x_0; without gradients in bands of rows, as maps at hr size are the network's largest."""
         batch, _, height, width = x_0.shape
         if torch.compiler.is_exporting():
-            return self._in_bands(features, x_0)
+            return in_graph_bands(self._corrected, features, x_0, reach=1)
         row = batch * self.mix.in_channels * self.space.factor**2 * width * x_0.element_size()
         step = height if torch.is_grad_enabled() else max(part_bytes(x_0, BAND_BYTES) // row, 1)
         if step >= height:
@@ -115,17 +114,6 @@ class _Tail(nn.Module):
             corrected[:, :, top:bottom] = band[:, :, top - first : bottom - first]
         return corrected
 
-    def _in_bands(self, features: Tensor, x_0: Tensor) -> Tensor:
-        """In a fixed number of bands: a graph has as many for pictures of any size."""
-        height, bands = x_0.shape[2], []
-        for number in range(GRAPH_BANDS):
-            top, bottom = height * number // GRAPH_BANDS, height * (number + 1) // GRAPH_BANDS
-            first: int = torch.sym_max(top - 1, 0)  # type: ignore[no-untyped-call]
-            last: int = torch.sym_min(bottom + 1, height)  # type: ignore[no-untyped-call]
-            band = self._corrected(features[:, :, first:last], x_0[:, :, first:last])
-            bands.append(band[:, :, top - first : bottom - first])
-        return torch.cat(bands, dim=2)
-
     def _corrected(self, features: Tensor, x_0: Tensor) -> Tensor:
         # None of the maps at hr size has a name, so each is freed as soon as the next one is there.
         mixed = self.mix(
@@ -134,12 +122,8 @@ class _Tail(nn.Module):
         return x_0 + self.space.encode(self.out(F.silu(mixed, inplace=not torch.is_grad_enabled())))
 
 
-class CompactNet(nn.Module):
-    """f(x_t, t, lr) -> x_0 in a latent space at lr size: a U-Net that corrects the bicubic enlargement.
-
-    ``multiple``: height and width it takes are multiples of this. ``halo``: how many pixels of ``x_t`` and ``lr``
-    beyond itself an output pixel depends on, at most. ``bytes_per_lr_pixel``: see ``Model``.
-    """
+class CompactNet(Network):
+    """A U-Net that corrects the bicubic enlargement."""
 
     bytes_per_lr_pixel = 3000
 
@@ -172,13 +156,11 @@ class CompactNet(nn.Module):
         zero(self.head)
         self.tail = _Tail(widths[0], config.tail, space) if config.tail else None
 
-    @property
-    def multiple(self) -> int:
-        return 1 << (len(self.config.widths) - 1)
+        self.multiple = 1 << (len(widths) - 1)
 
     @property
     def halo(self) -> int:
-        """How many lr pixels beyond itself an output pixel depends on, at most; as measured, by more than rounding."""
+        """As measured, by more than rounding, where ``config.reach`` is."""
         config = self.config
 
         def reach(offset: int) -> int:
@@ -196,26 +178,11 @@ class CompactNet(nn.Module):
         seen = max(reach(offset) for offset in range(self.multiple))
         return min(seen, config.reach or seen)
 
-    def ignore_noise(self) -> None:
-        """See nothing of x_t from now on."""
-        zero(self.stem_x)
-
     @property
-    def ignores_noise(self) -> bool:
-        """Whether ``x_t`` changes nothing."""
-        return not self.stem_x.weight.any()
+    def entrance(self) -> nn.Module:
+        return self.stem_x
 
     def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
-        """Estimate x_0.
-
-        Args:
-            x_t: (B, channels, h, w), scaled to about unit variance (``diffusion.scale_input``).
-            t: (B,), 0-based step index.
-            lr: (B, 3, h, w) in [-1, 1]; h and w multiples of ``multiple``.
-
-        Raises:
-            ValueError: h or w is not a multiple of ``multiple``.
-        """
         check_multiple("lr", lr, self.multiple)
         time = self.embed(time_waves(t, self.config.time_features).to(x_t.dtype))
         x = self.stem_lr(lr) + self.gate(time)[:, :, None, None] * self.stem_x(x_t)

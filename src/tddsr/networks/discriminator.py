@@ -16,7 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from tddsr.networks.features import BackboneName
 from tddsr.networks.layers import Config, FeatureNetwork
 
-Augmentation = Literal["translation", "cutout", "colour"]
+Augmentation = Literal["translation", "cutout"]
 
 
 class DiscriminatorConfig(Config):
@@ -29,7 +29,7 @@ class DiscriminatorConfig(Config):
     norm: Literal["batch", "group"] = Field("batch", description="of the heads")
     augment: tuple[Augmentation, ...] = Field(
         ("translation", "cutout"),
-        description="of what is looked at; colour is off, since it would hide a shift of colours",
+        description="of what is looked at; none of colours, which would hide a shift of them",
     )
 
 
@@ -109,20 +109,7 @@ def _cut_out(image: Tensor, generator: torch.Generator) -> Tensor:
     return image * (~hidden).to(image)
 
 
-def _recolour(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Random brightness, saturation and contrast for every sample."""
-
-    def draw() -> Tensor:
-        return torch.rand(image.shape[0], 1, 1, 1, generator=generator).to(image)
-
-    image = image + draw() - 0.5
-    grey = image.mean(dim=1, keepdim=True)
-    image = grey + (image - grey) * 2 * draw()
-    level = image.mean(dim=(1, 2, 3), keepdim=True)
-    return level + (image - level) * (0.5 + draw())
-
-
-_AUGMENTATIONS = {"translation": _translate, "cutout": _cut_out, "colour": _recolour}
+_AUGMENTATIONS = {"translation": _translate, "cutout": _cut_out}
 
 
 class Discriminator(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from tddsr.networks.layers import Config, check_multiple, zero
 
 FACTOR = 4
+
+_conv = partial(nn.Conv2d, padding=1, padding_mode="reflect")
 
 
 class DownsamplerConfig(Config):
@@ -49,11 +52,7 @@ class AttentionDownsampler(Downsampler):
     def __init__(self, config: DownsamplerConfig) -> None:
         super().__init__()
         self.window = config.window
-        self.saliency = nn.Sequential(
-            nn.Conv2d(3, config.width, 3, padding=1, padding_mode="reflect"),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(config.width, 1, 3, padding=1, padding_mode="reflect"),
-        )
+        self.saliency = nn.Sequential(_conv(3, config.width, 3), nn.LeakyReLU(0.2), _conv(config.width, 1, 3))
         self.gain = nn.Parameter(torch.zeros(config.window**2))
         margin = (config.window - FACTOR) // 2
         bias = torch.full((config.window, config.window), -1.0)
@@ -82,11 +81,7 @@ class AttentionDownsampler(Downsampler):
 class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect"),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, width, 3, padding=1, padding_mode="reflect"),
-        )
+        self.body = nn.Sequential(_conv(width, width, 3), nn.LeakyReLU(0.2), _conv(width, width, 3))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)  # type: ignore[no-any-return]
@@ -101,14 +96,10 @@ class ConvDownsampler(Downsampler):
     def __init__(self, config: DownsamplerConfig) -> None:
         super().__init__()
         width = config.width
-        self.down = nn.Sequential(
-            nn.Conv2d(3, width, 4, stride=2, padding=1, padding_mode="reflect"),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, width, 4, stride=2, padding=1, padding_mode="reflect"),
-        )
-        self.noise = nn.Conv2d(1, width, 3, padding=1, padding_mode="reflect", bias=False)
+        self.down = nn.Sequential(_conv(3, width, 4, stride=2), nn.LeakyReLU(0.2), _conv(width, width, 4, stride=2))
+        self.noise = _conv(1, width, 3, bias=False)
         self.blocks = nn.Sequential(_Residual(width), _Residual(width))
-        self.head = nn.Conv2d(width, 3, 3, padding=1, padding_mode="reflect")
+        self.head = _conv(width, 3, 3)
         zero(self.head)
 
     def forward(self, hr: Tensor, generator: torch.Generator) -> Tensor:

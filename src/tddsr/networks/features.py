@@ -120,7 +120,6 @@ class DinoFeatures(FeatureNetwork):
     channels = (384,) * 5
     tokens = True
     size = 224
-    minimum = 16
 
     def __init__(self, vit: nn.Module) -> None:
         super().__init__()

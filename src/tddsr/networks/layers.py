@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -15,6 +16,9 @@ from torch.utils.checkpoint import checkpoint
 
 GROUPS = 32
 """Groups of every GroupNorm; widths are multiples of it."""
+
+_GRAPH_BANDS = 8
+"""In which an exported graph computes maps at hr size."""
 
 
 class Config(BaseModel):
@@ -99,10 +103,72 @@ class Upsample(Recomputed):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))  # type: ignore[no-any-return]
 
 
+class Network(nn.Module, ABC):
+    """f(x_t, t, lr) -> x_0 in a latent space at lr size."""
+
+    multiple: int = 1
+    """Height and width of lr are multiples of this."""
+
+    bytes_per_lr_pixel: int | None = None
+    """See ``Model``."""
+
+    @property
+    def halo(self) -> int | None:
+        """How many lr pixels beyond itself an output pixel depends on, at most; None: there is no bound."""
+        return None
+
+    @property
+    def entrance(self) -> nn.Module | None:
+        """What alone sees x_t; None: other layers do, too."""
+        return None
+
+    @property
+    def ignores_noise(self) -> bool:
+        """Whether x_t changes nothing."""
+        return self.entrance is not None and not any(weight.any() for weight in self.entrance.parameters())
+
+    def ignore_noise(self) -> None:
+        """See nothing of x_t from now on."""
+        assert self.entrance is not None
+        zero(self.entrance)
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
+        """Estimate x_0.
+
+        Args:
+            x_t: (B, channels, h, w), scaled to about unit variance (``diffusion.scale_input``).
+            t: (B,), 0-based step index.
+            lr: (B, 3, h, w) in [-1, 1]; h and w multiples of ``multiple``.
+
+        Raises:
+            ValueError: h or w is not a multiple of ``multiple``.
+        """
+
+
+def in_graph_bands(layers: Callable[..., Tensor], *maps: Tensor, reach: int, factor: int = 1) -> Tensor:
+    """``layers(*maps)`` in bands of rows, for an exported graph: it has as many for pictures of any size.
+
+    Args:
+        layers: of maps (B,C,h,w); makes ``factor`` rows of each of theirs.
+        maps: of equal height.
+        reach: how many rows beyond itself a row depends on.
+        factor: see ``layers``.
+    """
+    height, bands = maps[0].shape[2], []
+    for number in range(_GRAPH_BANDS):
+        top, bottom = height * number // _GRAPH_BANDS, height * (number + 1) // _GRAPH_BANDS
+        first: int = torch.sym_max(top - reach, 0)  # type: ignore[no-untyped-call]
+        last: int = torch.sym_min(bottom + reach, height)  # type: ignore[no-untyped-call]
+        band = layers(*(each[:, :, first:last] for each in maps))
+        bands.append(band[:, :, factor * (top - first) : factor * (bottom - first)])
+    return torch.cat(bands, dim=2)
+
+
 class FeatureNetwork(nn.Module, ABC):
     """A network that returns the levels it is tapped at, finest first.
 
-    ``forward`` takes (B,3,H,W) in [-1,1], H and W at least ``minimum``, normalises it as the network was trained, and
+    ``forward`` takes (B,3,H,W) in [-1,1], H and W at least 32, normalises it as the network was trained, and
     returns a tensor for each of ``channels``: maps (B,C,H_i,W_i), or token sequences (B,C,N) where ``tokens``. Frozen
     unless made trainable: gradients reach the picture, never the weights. Always in eval mode, whatever a parent's
     ``train`` says, so that batch norm keeps its ImageNet statistics even while weights are trained.
@@ -112,7 +178,6 @@ class FeatureNetwork(nn.Module, ABC):
     tokens: bool = False
     size: int = 128
     """Side of the squares that a discriminator shows it where nothing else is asked for; others work too."""
-    minimum: int = 32
 
     @abstractmethod
     def forward(self, image: Tensor) -> list[Tensor]: ...

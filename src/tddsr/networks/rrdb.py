@@ -16,7 +16,17 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from tddsr.networks.layers import TIME_WAVES, Config, Recomputed, conv3, part_bytes, time_waves, zero
+from tddsr.networks.layers import (
+    TIME_WAVES,
+    Config,
+    Network,
+    Recomputed,
+    conv3,
+    in_graph_bands,
+    part_bytes,
+    time_waves,
+    zero,
+)
 from tddsr.networks.space import LatentSpace
 from tddsr.tiling import plan
 
@@ -31,9 +41,6 @@ OURS = ("enter_x.weight", "time.weight", "time.bias")
 
 PART_BYTES = 8 << 20
 """Of the largest map, where the tail works in parts on a CPU. More and less measured slower: it lies in the cache."""
-
-GRAPH_BANDS = 8
-"""Of the tail in an exported graph."""
 
 _SHARE = 0.2
 """of its change that a block, and a dense block, adds to its input"""
@@ -91,14 +98,11 @@ class _Block(Recomputed):
         return _SHARE * x
 
 
-class RRDBNet(nn.Module):
-    """f(x_t, t, lr) -> x_0 in the space of 4x4 blocks of pixels.
+class RRDBNet(Network):
+    """Works in the space of 4x4 blocks of pixels, at any height and width.
 
     ``x_t`` and ``t`` come in by layers that are zero at first: as published, the network sees ``lr`` alone.
     """
-
-    multiple = 1
-    """Height and width of lr may be any."""
 
     def __init__(self, config: RRDBConfig, space: LatentSpace) -> None:
         super().__init__()
@@ -116,15 +120,12 @@ class RRDBNet(nn.Module):
         self.conv_last = conv3(tail, 3 * (space.factor // config.tail_scale) ** 2)
         zero(self.enter_x)
         zero(self.time)
-
-    def ignore_noise(self) -> None:
-        """See nothing of x_t from now on."""
-        zero(self.enter_x)
+        # A dense block's maps several times over.
+        self.bytes_per_lr_pixel = 4 * 6 * (features + (CONVOLUTIONS - 1) * config.growth)
 
     @property
-    def ignores_noise(self) -> bool:
-        """Whether ``x_t`` changes nothing."""
-        return not self.enter_x.weight.any()
+    def entrance(self) -> nn.Module:
+        return self.enter_x
 
     @property
     def _tail_reach(self) -> int:
@@ -137,14 +138,9 @@ class RRDBNet(nn.Module):
 
     @property
     def halo(self) -> int:
-        """How many lr pixels beyond itself an output pixel depends on, at most; as measured, by more than rounding."""
+        """As measured, by more than rounding, where ``config.reach`` is."""
         seen = self._tail_reach + 2 + self.config.blocks * DENSE_BLOCKS * CONVOLUTIONS  # conv_first, conv_body
         return min(seen, self.config.reach or seen)
-
-    @property
-    def bytes_per_lr_pixel(self) -> int:
-        """See ``Model``: a dense block's maps several times over."""
-        return 4 * 6 * (self.config.features + (CONVOLUTIONS - 1) * self.config.growth)
 
     def _tail(self, x: Tensor) -> Tensor:
         """(B,features,h,w) -> (B,3,4h,4w) in [0,1]."""
@@ -169,26 +165,7 @@ class RRDBNet(nn.Module):
             target.copy_(part[:, :, rows, columns])
         return picture
 
-    def _tail_in_bands(self, x: Tensor) -> Tensor:
-        """The same in bands of rows, a fixed number of them: a graph has as many parts for pictures of any size."""
-        factor, reach, height = self.space.factor, self._tail_reach, x.shape[2]
-        bands = []
-        for number in range(GRAPH_BANDS):
-            top, bottom = height * number // GRAPH_BANDS, height * (number + 1) // GRAPH_BANDS
-            first: int = torch.sym_max(top - reach, 0)  # type: ignore[no-untyped-call]
-            last: int = torch.sym_min(bottom + reach, height)  # type: ignore[no-untyped-call]
-            part = self._tail(x[:, :, first:last])
-            bands.append(part[:, :, factor * (top - first) : factor * (bottom - first)])
-        return torch.cat(bands, dim=2)
-
     def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
-        """Estimate x_0.
-
-        Args:
-            x_t: (B, channels, h, w), scaled to about unit variance (``diffusion.scale_input``).
-            t: (B,), 0-based step index.
-            lr: (B, 3, h, w) in [-1, 1].
-        """
         gate, shift = self.time(time_waves(t, TIME_WAVES).to(x_t.dtype))[:, :, None, None].chunk(2, dim=1)
         first = self.conv_first(lr / 2 + 0.5) + (1 + gate) * self.enter_x(x_t) + shift
         # Under autocast the sum over the blocks keeps the weights' precision: small changes would be lost in bfloat16.
@@ -198,7 +175,7 @@ class RRDBNet(nn.Module):
             x = x + block(x.to(low))
         x = first + self.conv_body(x.to(low))
         if torch.compiler.is_exporting():
-            picture = self._tail_in_bands(x)
+            picture = in_graph_bands(self._tail, x, reach=self._tail_reach, factor=self.space.factor)
         else:
             picture = self._tail(x) if torch.is_grad_enabled() else self._tail_in_parts(x)
         return self.space.encode(picture * 2 - 1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tddsr.networks.layers import (
     GROUPS,
     Config,
+    Network,
     Recomputed,
     Upsample,
     check_multiple,
@@ -181,17 +182,13 @@ class _Stage(nn.ModuleList):
         return x
 
 
-class SwinUNet(nn.Module):
-    """f(x_t, t, lr) -> x_0 in a latent space of ``channels`` channels at lr size.
+class SwinUNet(Network):
+    """Works in a latent space of ``channels`` channels.
 
     A level of the encoder is its residual blocks, the first one followed by a Swin layer, then a halving; the decoder
-    mirrors it, with one block more, and joins the output of every stage of the encoder to its own.
-    ``multiple``: height and width it takes are multiples of this. ``halo`` None: GroupNorm sees the whole picture, so
-    there is no bound to what a pixel depends on.
+    mirrors it, with one block more, and joins the output of every stage of the encoder to its own. GroupNorm sees the
+    whole picture, so there is no bound to what a pixel depends on.
     """
-
-    halo: int | None = None
-    ignores_noise = False
 
     def __init__(self, config: SwinUNetConfig | None = None, channels: int = 3) -> None:
         super().__init__()
@@ -235,22 +232,9 @@ class SwinUNet(nn.Module):
                 before = width
         self.out = nn.Sequential(norm(before), nn.SiLU(), conv3(before, channels))
 
-    @property
-    def multiple(self) -> int:
-        config = self.config
-        return max(min(config.window, config.size >> level) << level for level in range(len(config.multiples)))
+        self.multiple = max(min(config.window, config.size >> level) << level for level in range(last + 1))
 
     def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
-        """Estimate x_0.
-
-        Args:
-            x_t: (B, channels, h, w), scaled to about unit variance (``diffusion.scale_input``).
-            t: (B,), 0-based step index.
-            lr: (B, 3, h, w) in [-1, 1]; h and w multiples of ``multiple``.
-
-        Raises:
-            ValueError: h or w is not a multiple of ``multiple``.
-        """
         check_multiple("lr", lr, self.multiple)
         time = self.time_embed(time_waves(t, self.config.width, slowest=10_000.0).to(x_t.dtype))
         x = torch.cat([x_t, lr], dim=1)

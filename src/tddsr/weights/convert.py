@@ -10,7 +10,6 @@ import torch
 
 from tddsr.errors import ModelError
 from tddsr.model import Model
-from tddsr.networks.swin_unet import SwinUNet
 from tddsr.weights.file import save_model, source_of
 from tddsr.weights.names import fingerprint, load_model, read_notes
 from tddsr.weights.published import convert_published
@@ -48,7 +47,7 @@ def convert(
         raise ModelError(f"--as and --autoencoder are for one published checkpoint (.pth), not for {sources}")
     model, notes = average_models(sources) if others else (load_model(first), read_notes(first))
     if deterministic or reach is not None:
-        if isinstance(model.network, SwinUNet):
+        if model.network.entrance is None:
             raise ModelError(f"{first} sees noise and picture in one, and all of both: no --deterministic, no --reach")
         if deterministic:
             if model.default_steps > 1:

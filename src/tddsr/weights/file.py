@@ -17,28 +17,22 @@ from torch import Tensor
 from tddsr.errors import ModelError
 from tddsr.files import whole_or_nothing
 from tddsr.model import Model, ModelConfig
-from tddsr.networks.autoencoder import VQConfig
 
 _FORMAT = "tddsr-model-1"
-_AUTOENCODER = "tddsr-autoencoder-1"
 _SPACE = "space."
 """What the names of a learned latent space's weights begin with in a model file."""
 
 
 def write_file(
-    config: ModelConfig | VQConfig,
+    config: ModelConfig,
     weights: Mapping[str, Tensor],
     path: Path,
     dtype: torch.dtype = torch.float32,
     notes: str = "",
     space: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """As ``save_model``, from the state dicts of a network and its latent space, which need not be built.
-
-    A ``VQConfig`` is that of a latent space alone, which ``tddsr convert --autoencoder`` takes.
-    """
-    kind = _AUTOENCODER if isinstance(config, VQConfig) else _FORMAT
-    header = {"format": kind, "config": config.model_dump_json(), "notes": notes}
+    """As ``save_model``, from the state dicts of a network and its latent space, which need not be built."""
+    header = {"format": _FORMAT, "config": config.model_dump_json(), "notes": notes}
     named = {**weights, **{_SPACE + key: value for key, value in (space or {}).items()}}
     stored = {
         key: value.detach().to("cpu", dtype if value.is_floating_point() else None).contiguous()
@@ -71,8 +65,6 @@ def read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} is not a readable safetensors file: {error}") from error
-    if header.get("format") == _AUTOENCODER:
-        raise ModelError(f"{path} is a latent space alone; make a model: tddsr convert NETWORK --autoencoder {path}")
     if header.get("format") != _FORMAT:
         raise ModelError(f"{path} was not written by tddsr (its header says format={header.get('format')!r})")
     return header, weights

@@ -30,10 +30,9 @@ def convert_published(
     """Write the published checkpoint ``source`` as a file of ours.
 
     Args:
-        source: a Swin U-Net or RRDBNet, which becomes a model file; or a VQ autoencoder, which becomes a file for
-            ``autoencoder``.
+        source: a Swin U-Net or RRDBNet.
         output: a safetensors file.
-        autoencoder: of a network: a published checkpoint or a converted one; by default the registered one, fetched.
+        autoencoder: of a Swin U-Net, a published checkpoint; by default the registered one, fetched.
         known: as which of the registered ``MODELS`` the network was trained; by default as its file's name says.
         dtype: of the weights in the file; integer buffers stay as they are.
 
@@ -43,10 +42,7 @@ def convert_published(
     """
     read = read_published(source)
     if isinstance(read.config, VQConfig):
-        if known or autoencoder:
-            raise ModelError(f"{source} is an autoencoder, which is converted alone: leave the other options away")
-        write_file(read.config, read.weights, output, dtype, _note(source))
-        return
+        raise ModelError(f"{source} is an autoencoder: convert the network that needs it, with --autoencoder {source}")
     name = known or next((name for name, model in MODELS.items() if model.file.name == source.name), None)
     if name not in MODELS:
         raise ModelError(
