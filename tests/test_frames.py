@@ -158,9 +158,9 @@ def test_a_frame_that_shows_the_same_is_not_computed_again(upscaler, monkeypatch
     assert frames.timing is not None
     ran, run = [], upscaler.engine.run
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **options: Any) -> Any:
         ran.append(arguments)
-        return run(*arguments)
+        return run(*arguments, **options)
 
     monkeypatch.setattr(upscaler.engine, "run", counted)
     large, durations, _ = shown(upscaler(source))

@@ -23,7 +23,7 @@ _SHIPPED = {
 SHIPPED = {name: Path(__file__).with_name(f"{name}.safetensors") for name in _SHIPPED}
 """Models that the package carries, by name."""
 
-FAITHFUL: dict[str, Path] = {}
+FAITHFUL = {"compact": Path(__file__).with_name("compact-faithful.safetensors")}
 """Of shipped models, weights of the same line before its discriminator, for a strength of less than 1; by name."""
 
 GRAPH = ".onnx"
