@@ -120,13 +120,12 @@ def find_weights(name_or_path: str | Path, strength: float, faithful: str | Path
     if strength == 1:
         return None
     partner = FAITHFUL.get(str(name_or_path)) if faithful is None else find_model(faithful)
-    sharp = find_model(name_or_path)
     if partner is None:
         raise UsageError(
             f"strength is {strength}, but '{name_or_path}' comes with no faithful partner: "
             "name one of the same network (--faithful FILE), or leave the strength at 1"
         )
-    return between(sharp, partner, strength)
+    return between(find_model(name_or_path), partner, strength)
 
 
 def load_model(
