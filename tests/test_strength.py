@@ -160,6 +160,15 @@ def test_what_has_no_partner_is_told_with_the_remedy(pair):
     load_engine(pair / "sharp.safetensors", strength=1)
 
 
+def test_a_partner_without_a_lower_strength_is_refused_by_the_command(pair, tmp_path):
+    Image.fromarray(PICTURE).save(tmp_path / "a.png")
+    done = call(
+        "upscale", tmp_path / "a.png", "--model", pair / "sharp.safetensors", "--faithful", pair / "last.safetensors"
+    )
+    assert isinstance(done.exception, UsageError) or done.exit_code == 2
+    assert not (tmp_path / "a_x4.png").exists()
+
+
 def test_a_partner_of_another_network_is_refused(pair, tmp_path):
     save_model(small_model(), tmp_path / "other.safetensors")
     (tmp_path / "damaged.safetensors").write_bytes(b"nothing")

@@ -70,6 +70,8 @@ def upscale(
     sizes = {"--scale": scale, "--width": width, "--height": height, "--max-side": max_side}
     if len(given := [name for name, value in sizes.items() if value is not None]) > 1:
         raise UsageError(f"{' and '.join(given)}: each says how large the result is; give one")
+    if faithful is not None and strength == 1:
+        raise UsageError(f"--faithful {faithful} does nothing at a --strength of 1: give one below")
     size = Size(scale or 4, width, height, max_side)
     jobs = bulk.plan(inputs, output, lambda p: output_path(p, size), folder_tag=f"_{size.tag}", made_from=made_from)
     to_stdout = any(job.output == bulk.STREAM for job in jobs)
