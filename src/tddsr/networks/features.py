@@ -23,7 +23,7 @@ from tddsr.downloads.fetch import fetch, forget
 from tddsr.downloads.known import ALEXNET, DINO_VITS16, VGG16
 from tddsr.errors import WeightsError
 from tddsr.files import file_hash
-from tddsr.networks.efficientnet import EfficientNetLite0, own_names
+from tddsr.networks.efficientnet import CONVOLUTIONS, EfficientNetLite0
 from tddsr.networks.layers import FeatureNetwork
 
 FeatureName = Literal["alexnet", "vgg16"]
@@ -98,13 +98,7 @@ class ConvFeatures(FeatureNetwork):
         self.settle()
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        x = self.normalise(image)
-        levels = []
-        for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in self.taps:
-                levels.append(x)
-        return levels
+        return self.tapped(self.features, self.normalise(image))
 
 
 class DinoFeatures(FeatureNetwork):
@@ -171,20 +165,18 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _build(name: BackboneName, weights: dict[str, Tensor]) -> FeatureNetwork:
-    """The network with these weights, which may bear the names of their release.
+    """The network with these weights, without those of its classifier.
 
     Raises:
         RuntimeError: they are another network's.
     """
     if name == "dino_vits16":
         return DinoFeatures(_vit({key.removeprefix("vit."): value for key, value in weights.items()}))
-    if name == "efficientnet_lite0":
-        lite0 = EfficientNetLite0()
-        lite0.load_state_dict(own_names(weights))
-        return lite0
-    conv = ConvFeatures(name)
-    conv.load_state_dict({key: value for key, value in weights.items() if key.startswith("features.")})
-    return conv
+    network, kept = (
+        (EfficientNetLite0(), CONVOLUTIONS) if name == "efficientnet_lite0" else (ConvFeatures(name), "features.")
+    )
+    network.load_state_dict({key: value for key, value in weights.items() if key.startswith(kept)})
+    return network
 
 
 def _vit(weights: dict[str, Tensor]) -> nn.Module:

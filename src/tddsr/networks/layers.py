@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import torch
@@ -175,12 +175,23 @@ class FeatureNetwork(nn.Module, ABC):
     """
 
     channels: tuple[int, ...]
+    taps: tuple[int, ...]
+    """Places of the layers whose outputs are levels, for ``tapped``."""
     tokens: bool = False
     size: int = 128
     """Side of the squares that a discriminator shows it where nothing else is asked for; others work too."""
 
     @abstractmethod
     def forward(self, image: Tensor) -> list[Tensor]: ...
+
+    def tapped(self, layers: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+        """One layer after the other, and what comes out of those of ``taps``."""
+        levels = []
+        for index, layer in enumerate(layers):
+            x = layer(x)
+            if index in self.taps:
+                levels.append(x)
+        return levels
 
     def train(self, mode: bool = True) -> Self:
         return super().train(False)
