@@ -34,7 +34,6 @@ class ScheduleConfig(Config):
     end: float = Field(0.99, gt=0, lt=1, description="sqrt(eta_T)")
 
     def model_post_init(self, context: object) -> None:
-        """Check what the types cannot say."""
         self.build()
 
     def build(self) -> Schedule:
@@ -68,7 +67,6 @@ class ModelConfig(Config):
     schedule: ScheduleConfig = Field(ScheduleConfig(), description="the noise of each step")
 
     def model_post_init(self, context: object) -> None:
-        """Check what the types cannot say."""
         if not isinstance(self.network, SwinUNetConfig) and not isinstance(self.space, PixelsConfig):
             raise ValueError(f"space.kind is {self.space.kind}; a {self.network.kind} network works in 'pixels'")
 

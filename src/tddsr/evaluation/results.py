@@ -14,7 +14,7 @@ from pathlib import Path, PureWindowsPath
 from statistics import fmean
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BaseModel, Field, PlainSerializer, ValidationError
 
 from tddsr.errors import ResultError
 from tddsr.files import whole_or_nothing
@@ -28,10 +28,8 @@ Value = Annotated[float, PlainSerializer(lambda v: v if math.isfinite(v) else st
 """JSON has no infinity; it is written as the text "inf"."""
 
 
-class Part(BaseModel):
+class Part(BaseModel, extra="ignore", frozen=True):
     """Of a result or a journal. Keys that another version adds are no reason to refuse it."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Dataset(Part):

@@ -59,7 +59,7 @@ class _Block(nn.Module):
         self.skip = stride == 1 and channels == width
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.widens else x
+        y: Tensor = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.widens else x
         y = F.relu6(self._bn1(self._depthwise_conv(y)), inplace=True)
         y = self._bn2(self._project_conv(y))
         return x + y if self.skip else y

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,10 +21,8 @@ _GRAPH_BANDS = 8
 """In which an exported graph computes maps at hr size."""
 
 
-class Config(BaseModel):
+class Config(BaseModel, extra="forbid", frozen=True):
     """What a network is built from, all of it known by name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Recomputed(nn.Module):
