@@ -151,7 +151,7 @@ class Model(nn.Module):
 
     def check_steps(self, steps: int) -> None:
         """Raise UsageError if this model cannot take ``steps`` steps."""
-        most = 1 if self.config.role == "student" else self.schedule.steps
+        most = self.default_steps
         if not 1 <= steps <= most:
             possible = "1 step; many need a teacher" if most == 1 else f"1 to {most} steps"
             raise UsageError(f"cannot take {steps} steps: this {self.config.role} takes {possible}")

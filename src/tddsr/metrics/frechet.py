@@ -46,8 +46,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 def vgg16(folder: Path | None, device: torch.device) -> Features:
     """Means over the places of VGG16's last level, 512 numbers; not FID, and not comparable with it.
 
-    Raises:
-        WeightsError: VGG16's weights cannot be had.
+    ``folder``: of VGG16's weights, as ``load_features``, like the errors.
     """
     network = load_features("vgg16", folder, trainable=True).requires_grad_(False).to(device)
     return lambda image: network(image.to(device) * 2 - 1)[-1].mean(dim=(2, 3))

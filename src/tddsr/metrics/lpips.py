@@ -43,11 +43,7 @@ class LPIPS(nn.Module):
 
     Args:
         name: the feature network.
-        folder: where ``NAME_lpips.safetensors`` lies; else the environment's ``TDDSR_FEATURES``; else torchvision's
-            release file is downloaded once and its hash verified.
-
-    Raises:
-        WeightsError: the weights cannot be had, are damaged, or are those of another network.
+        folder: of its weights, as ``load_features``, like the errors.
     """
 
     def __init__(self, name: FeatureName, folder: str | Path | None = None) -> None:
