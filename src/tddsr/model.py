@@ -74,9 +74,7 @@ class ModelConfig(Config):
 class Model(nn.Module):
     """lr pictures to hr pictures, in one step or many. All pictures are RGB in [-1, 1].
 
-    Args:
-        config: what to build.
-        space: a latent space to share with another model, instead of one with weights of its own.
+    ``space``: a latent space to share with another model, instead of one with weights of its own.
 
     Raises:
         ValueError: a latent space that is not four times as fine as the lr picture.
@@ -206,15 +204,10 @@ class Model(nn.Module):
 
 
 def begin(source: Model, config: ModelConfig, space: LatentSpace | None = None) -> Model:
-    """A model of ``config`` that starts from the weights of ``source``.
+    """A model of ``config`` that starts from the weights of ``source``, in its latent space or, as shared, ``space``.
 
     A network of Real-ESRGAN's kind may be smaller than its source's (``rrdb.shrink``), and may be given another
     schedule as long as it looks at neither x_t nor t; others may have blocks that the source lacks, which are new.
-
-    Args:
-        source: where the weights come from.
-        config: of the model that is made.
-        space: a latent space to share, else the source's.
 
     Raises:
         ValueError: weights have no place in the network of ``config``, or were trained for another space or schedule.

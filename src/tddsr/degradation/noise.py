@@ -43,12 +43,8 @@ def poisson_noise(image: Tensor, scale: Tensor, grey: Tensor, generator: torch.G
 def film_grain(image: Tensor, strength: Tensor, size: Tensor, grey: Tensor, generator: torch.Generator) -> Tensor:
     """Add grain that spreads over pixels, as of film and paper: strongest in middle tones, none in black and white.
 
-    Args:
-        image: (B,3,H,W) in [0,1].
-        strength: (B,) standard deviation in middle grey, times 255.
-        size: (B,) standard deviation of the blur that makes grain of white noise, pixels.
-        grey: (B,) bool, the same in R, G and B.
-        generator: of the grain.
+    ``strength`` (B,): standard deviation in middle grey, times 255. ``size`` (B,): standard deviation of the blur that
+    makes grain of white noise, pixels. ``grey`` (B,) bool: the same in R, G and B.
     """
     noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
     noise = torch.where(grey[:, None, None, None], noise[:, :1], noise)

@@ -156,13 +156,8 @@ def degrade_mixed(hr: Tensor, mix: Mapping[Preset, float], generator: torch.Gene
 def degrade(hr: Tensor, settings: Degradation, generator: torch.Generator) -> Tensor:
     """Make the lr pictures that a bad camera, a resize and a web site would have made of ``hr``.
 
-    Args:
-        hr: (B,3,H,W) in [0,1] on any device; H and W multiples of ``settings.factor``.
-        settings: probabilities and ranges.
-        generator: on the CPU; the only source of chance. The same state gives the same pictures on one device.
-
-    Returns:
-        (B,3,H/factor,W/factor) in [0,1], whole multiples of 1/255.
+    (B,3,H,W) in [0,1] on any device -> (B,3,H/factor,W/factor), whole multiples of 1/255. The generator, on the CPU, is
+    the only source of chance: the same state gives the same pictures on one device.
 
     Raises:
         ValueError: H or W is not a multiple of the factor.

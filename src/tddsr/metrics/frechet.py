@@ -24,15 +24,9 @@ Features = Callable[[Tensor], Tensor]
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Squared distance of means and covariances.
+    """Squared distance of means and covariances of (N,C) and (M,C), a row for each picture; 0 for equal sets.
 
-    Args:
-        a: (N,C), a row for each picture.
-        b: (M,C).
-
-    Returns:
-        0 for equal sets; NaN where a set has fewer than two pictures. Biased upwards for few pictures: compare only
-        scores of equally many.
+    NaN where a set has fewer than two pictures. Biased upwards for few: compare only scores of equally many.
     """
     if min(len(a), len(b)) < 2:
         return math.nan

@@ -105,10 +105,7 @@ class DinoFeatures(FeatureNetwork):
     """DINO ViT-S/16 tapped as StyleGAN-T does: the embedded patches, then blocks 3, 6, 9 and 12 before the last norm.
 
     The class token of a level is added to each of its patch tokens. N is (H//16)(W//16): positions are interpolated
-    to the picture, whose rest beyond a multiple of 16 is not looked at.
-
-    Args:
-        vit: ``transformers``' ``ViTModel``.
+    to the picture, whose rest beyond a multiple of 16 is not looked at. ``vit``: ``transformers``' ``ViTModel``.
     """
 
     channels = (384,) * 5
@@ -181,14 +178,8 @@ def _build(name: BackboneName, weights: dict[str, Tensor]) -> FeatureNetwork:
 
 def _vit(weights: dict[str, Tensor]) -> nn.Module:
     transformers: Any = import_module("transformers")
-    config = transformers.ViTConfig(
-        hidden_size=384,
-        num_hidden_layers=12,
-        num_attention_heads=6,
-        intermediate_size=1536,
-        patch_size=16,
-        image_size=224,
-    )
+    # The rest is as in ViT-B/16 at 224x224, which transformers begins with.
+    config = transformers.ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536)
     # from_pretrained, since it knows the names of older files.
     vit, report = transformers.ViTModel.from_pretrained(
         None, config=config, state_dict=weights, add_pooling_layer=False, output_loading_info=True

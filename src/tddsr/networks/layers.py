@@ -147,11 +147,7 @@ class Network(nn.Module, ABC):
 def in_graph_bands(layers: Callable[..., Tensor], *maps: Tensor, reach: int, factor: int = 1) -> Tensor:
     """``layers(*maps)`` in bands of rows, for an exported graph: it has as many for pictures of any size.
 
-    Args:
-        layers: of maps (B,C,h,w); makes ``factor`` rows of each of theirs.
-        maps: of equal height.
-        reach: how many rows beyond itself a row depends on.
-        factor: see ``layers``.
+    ``layers`` makes ``factor`` rows of each row of the maps (B,C,h,w), of one height, and sees ``reach`` rows more.
     """
     height, bands = maps[0].shape[2], []
     for number in range(_GRAPH_BANDS):

@@ -215,15 +215,10 @@ def _unique(method: str, source: Source, names: Sequence[str]) -> str:
 def write_report(
     groups: Sequence[Group], folder: Path, title: str, pictures: int = 4, budget: int = 8_000_000, comment: str = ""
 ) -> list[Path]:
-    """Write ``folder/report.html`` and ``folder/report.md``.
+    """Write ``folder/report.html`` and ``folder/report.md``; the folder is made where it does not exist.
 
-    Args:
-        groups: one for each data set.
-        folder: made where it does not exist.
-        title: of the page.
-        pictures: crops of at most so many pictures a data set.
-        budget: bytes that all embedded pictures together may take.
-        comment: one line beneath the title.
+    There are crops of at most so many ``pictures`` of each group, which is a data set; ``budget``: bytes that all
+    embedded pictures together may take; ``comment``: one line beneath the title.
 
     Raises:
         ImageError: a saved picture cannot be read, or the pictures do not fit into the budget.

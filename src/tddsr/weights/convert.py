@@ -62,10 +62,7 @@ def convert(
 
 
 def average_models(models: Sequence[str | Path]) -> tuple[Model, str]:
-    """The mean of the weights of models that were trained from one start, and notes for it ("Model soups", 2022).
-
-    Args:
-        models: two or more, by name or file, of one configuration and one latent space.
+    """The mean of the weights of two or more models trained from one start, and notes for it ("Model soups", 2022).
 
     Raises:
         ModelError: as ``load_model``; or the models have not the same configuration and latent space.

@@ -62,11 +62,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_published(path: str | Path) -> Published:
-    """Read a published Swin U-Net, VQ autoencoder or RRDBNet.
-
-    Args:
-        path: a PyTorch checkpoint, bare or wrapped as training scripts do, or a safetensors file with such names; of an
-            RRDBNet also ncnn's file of weights.
+    """Read a published Swin U-Net, VQ autoencoder or RRDBNet, as ``read_weights``; of the last also ncnn's file.
 
     Raises:
         ModelError: no such file, not readable without running code, or another network's weights.
