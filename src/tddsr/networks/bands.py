@@ -207,12 +207,10 @@ def convolved(x: Map, conv: nn.Conv2d, norm: nn.GroupNorm | None = None) -> Iter
 
 
 def run(network: nn.Sequential, x: Tensor, band_bytes: int = BYTES) -> Tensor:
-    """``network(x)`` in bands, one picture after the other: (B,C,H,W) -> (B,C',H',W').
+    """``network(x)`` in bands, one picture after the other: (B,C,H,W) -> (B,C',H',W'); ``x`` is not changed.
 
-    Args:
-        network: a 3x3 convolution, banded layers, and ``conv(silu(norm(x)))``; sequences may be nested.
-        x: is not changed.
-        band_bytes: rows of a map that are worked on at a time, in bytes. Whatever it is, the results are the same.
+    The network is a 3x3 convolution, banded layers, and ``conv(silu(norm(x)))``; sequences may be nested. Of a map
+    ``band_bytes`` are worked on at a time; whatever it is, the results are the same.
     """
     first, *layers, norm, _, last = _layers(network)
     assert isinstance(first, nn.Conv2d)
