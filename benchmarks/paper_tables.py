@@ -33,7 +33,7 @@ from tddsr.files import file_hash, files_hash
 from tddsr.metrics.table import Scores, Setting, choose, load_scores
 from tddsr.pictures.folders import ALL
 from tddsr.report.build import write_report
-from tddsr.report.tables import Absent, Column, Group, Measured, Quoted, Source
+from tddsr.report.tables import Column, Group, Measured, Source, Unmeasured
 from tddsr.training.load import load_settings
 from tddsr.training.recipe import Part
 from tddsr.weights.names import SHIPPED
@@ -218,9 +218,9 @@ def measure(table: PaperTable, folder: Path) -> list[Group]:
                     except Exception as error:  # whatever one row fails on, the others go on
                         reason = " ".join(str(error).split()) or type(error).__name__
             if name in row.quoted:
-                group.quoted.append(Quoted(label, row.quoted[name], reason))
+                group.quoted.append(Unmeasured(label, reason, row.quoted[name]))
             elif reason:
-                group.absent.append(Absent(label, reason))
+                group.absent.append(Unmeasured(label, reason))
         statements = dict.fromkeys(row.source.result.protocol.statement for row in group.measured)
         group.comment = next(iter(statements)) if len(statements) == 1 else ""
         groups.append(group)

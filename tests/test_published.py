@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from tddsr.downloads import known as known_files
 from tddsr.downloads.known import AUTOENCODER, PublishedFile
 from tddsr.errors import ModelError
 from tddsr.model import Model
@@ -55,7 +56,7 @@ def server(folder: Path, tmp_path: Path, monkeypatch) -> Iterator[Server]:
 
         sinsr = registry.MODELS["sinsr"]
         monkeypatch.setitem(registry.MODELS, "sinsr", replace(sinsr, file=moved(sinsr.file, known=False)))
-        for module in (registry, conversion):
+        for module in (known_files, conversion):
             monkeypatch.setattr(module, "AUTOENCODER", moved(AUTOENCODER, known=True))
         yield server
 

@@ -17,7 +17,7 @@ from tddsr.evaluation.results import Result, read_result, saved_pictures
 from tddsr.report import confidence
 from tddsr.report.build import by_data_set, write_report
 from tddsr.report.crops import Layer, compare, differing_window, embed, labels
-from tddsr.report.tables import Absent, Notes, Quoted, Source, blocks, comparison
+from tddsr.report.tables import Notes, Source, Unmeasured, blocks, comparison
 from tests.conftest import photo
 
 METRICS = {
@@ -155,8 +155,10 @@ def test_a_lower_score_wins_where_lower_is_better():
 
 def test_best_and_second_best_by_the_metrics_direction(tmp_path):
     group = by_data_set([Source.read(save_result(tmp_path / "a", size=0))])[0]
-    group.quoted = [Quoted("SinSR-1", {"PSNR-Y": "26.6221"}), Quoted("Ours-1", {"PSNR-Y": "26.8800"})]
-    group.absent = [Absent("ResShift-15", "no weights")]
+    group.quoted = [
+        Unmeasured(name, figures={"PSNR-Y": value}) for name, value in (("SinSR-1", "26.6221"), ("Ours-1", "26.8800"))
+    ]
+    group.absent = [Unmeasured("ResShift-15", "no weights")]
     notes = Notes()
     measured, quoted = blocks(group, notes)
     for column in range(3):  # higher, lower, lower is better: the made-up methods get better from first to last

@@ -167,7 +167,7 @@ def test_what_does_not_touch_the_weights_may_change(recipe):
 def test_what_is_not_finite_stops_with_step_and_checkpoint(recipe, monkeypatch, value, where):
     """At step 3, just before a checkpoint is due: what has been saved stays good."""
     run = prepare(recipe, CPU, QUIET)
-    loss = run.task.loss  # type: ignore[attr-defined]
+    loss = run.task.loss
 
     def poisoned(model, x_0, hr, generator):
         terms = loss(model, x_0, hr, generator)

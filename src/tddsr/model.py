@@ -34,7 +34,6 @@ class ScheduleConfig(Config):
     end: float = Field(0.99, gt=0, lt=1, description="sqrt(eta_T)")
 
     def model_post_init(self, context: object) -> None:
-        """Check what the types cannot say."""
         self.build()
 
     def build(self) -> Schedule:
@@ -68,7 +67,6 @@ class ModelConfig(Config):
     schedule: ScheduleConfig = Field(ScheduleConfig(), description="the noise of each step")
 
     def model_post_init(self, context: object) -> None:
-        """Check what the types cannot say."""
         if not isinstance(self.network, SwinUNetConfig) and not isinstance(self.space, PixelsConfig):
             raise ValueError(f"space.kind is {self.space.kind}; a {self.network.kind} network works in 'pixels'")
 
@@ -76,9 +74,7 @@ class ModelConfig(Config):
 class Model(nn.Module):
     """lr pictures to hr pictures, in one step or many. All pictures are RGB in [-1, 1].
 
-    Args:
-        config: what to build.
-        space: a latent space to share with another model, instead of one with weights of its own.
+    ``space``: a latent space to share with another model, instead of one with weights of its own.
 
     Raises:
         ValueError: a latent space that is not four times as fine as the lr picture.
@@ -153,7 +149,7 @@ class Model(nn.Module):
 
     def check_steps(self, steps: int) -> None:
         """Raise UsageError if this model cannot take ``steps`` steps."""
-        most = 1 if self.config.role == "student" else self.schedule.steps
+        most = self.default_steps
         if not 1 <= steps <= most:
             possible = "1 step; many need a teacher" if most == 1 else f"1 to {most} steps"
             raise UsageError(f"cannot take {steps} steps: this {self.config.role} takes {possible}")
@@ -208,15 +204,10 @@ class Model(nn.Module):
 
 
 def begin(source: Model, config: ModelConfig, space: LatentSpace | None = None) -> Model:
-    """A model of ``config`` that starts from the weights of ``source``.
+    """A model of ``config`` that starts from the weights of ``source``, in its latent space or, as shared, ``space``.
 
     A network of Real-ESRGAN's kind may be smaller than its source's (``rrdb.shrink``), and may be given another
     schedule as long as it looks at neither x_t nor t; others may have blocks that the source lacks, which are new.
-
-    Args:
-        source: where the weights come from.
-        config: of the model that is made.
-        space: a latent space to share, else the source's.
 
     Raises:
         ValueError: weights have no place in the network of ``config``, or were trained for another space or schedule.

@@ -21,11 +21,7 @@ _FILES = 2
 def degrade_pixels(hr: Pixels, settings: Degradation, name: str, seed: int) -> tuple[Pixels, Pixels]:
     """Make the (hr, lr) pair of one picture, both (H,W,3) uint8; hr is cropped to a multiple of the factor.
 
-    Args:
-        hr: (H,W,3) uint8.
-        settings: of the degradation.
-        name: of the picture, below its folder and without suffix; forward slashes.
-        seed: whole number >= 0.
+    ``name``: below its folder and without suffix; forward slashes. ``seed``: a whole number >= 0.
 
     Raises:
         ImageError: the picture is smaller than the factor.

@@ -64,14 +64,10 @@ def _double(chroma: Tensor) -> Tensor:
 
 
 def jpeg(image: Tensor, quality: Tensor, full_chroma: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
-    """Write and read (B,3,H,W) in [0,1] as JPEG; returns values of 8-bit pictures.
+    """Write and read (B,3,H,W) in [0,1] as JPEG of ``quality`` (B,) in 1..100; returns values of 8-bit pictures.
 
-    Args:
-        image: to compress.
-        quality: (B,) in 1..100.
-        full_chroma: (B,) bool, 4:4:4 instead of 4:2:0; unset: nowhere.
-        shift: (B,2) in 0..15, how far down and to the right the picture lies on the grid of blocks, as where it was cut
-            out of a larger file; unset: 0.
+    ``full_chroma`` (B,) bool: 4:4:4 instead of 4:2:0; unset: nowhere. ``shift`` (B,2) in 0..15: how far down and to the
+    right the picture lies on the grid of blocks, as where it was cut out of a larger file; unset: 0.
     """
     height, width = image.shape[-2:]
     pixels = (image.clamp(0, 1) * 255).round()

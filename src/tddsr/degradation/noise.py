@@ -26,18 +26,16 @@ def _levels(image: Tensor) -> Tensor:
     return (2 ** present.sum(dim=1).log2().ceil())[:, None, None, None]
 
 
-def _shot(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Photon noise alone: Poisson counts at as many levels as the picture has, less their mean."""
-    levels = _levels(image)
-    return torch.poisson(image * levels, generator=generator) / levels - image
-
-
 def poisson_noise(image: Tensor, scale: Tensor, grey: Tensor, generator: torch.Generator) -> Tensor:
-    """Add shot noise times ``scale`` (B,); where ``grey`` (B,) bool, that of the picture's luma in all channels."""
+    """Add shot noise times ``scale`` (B,); where ``grey`` (B,) bool, that of the picture's luma in all channels.
+
+    It is Poisson counts at as many levels as the picture has, less their mean.
+    """
     image = image.clamp(0, 1)
     quantised = (image * 255).round() / 255
     source = torch.where(grey[:, None, None, None], luma(quantised).expand_as(image), quantised)
-    noise = _shot(source, generator)
+    levels = _levels(source)
+    noise = torch.poisson(source * levels, generator=generator) / levels - source
     noise = torch.where(grey[:, None, None, None], noise[:, :1], noise)
     return image + noise * scale[:, None, None, None]
 
@@ -45,12 +43,8 @@ def poisson_noise(image: Tensor, scale: Tensor, grey: Tensor, generator: torch.G
 def film_grain(image: Tensor, strength: Tensor, size: Tensor, grey: Tensor, generator: torch.Generator) -> Tensor:
     """Add grain that spreads over pixels, as of film and paper: strongest in middle tones, none in black and white.
 
-    Args:
-        image: (B,3,H,W) in [0,1].
-        strength: (B,) standard deviation in middle grey, times 255.
-        size: (B,) standard deviation of the blur that makes grain of white noise, pixels.
-        grey: (B,) bool, the same in R, G and B.
-        generator: of the grain.
+    ``strength`` (B,): standard deviation in middle grey, times 255. ``size`` (B,): standard deviation of the blur that
+    makes grain of white noise, pixels. ``grey`` (B,) bool: the same in R, G and B.
     """
     noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
     noise = torch.where(grey[:, None, None, None], noise[:, :1], noise)

@@ -156,13 +156,8 @@ def degrade_mixed(hr: Tensor, mix: Mapping[Preset, float], generator: torch.Gene
 def degrade(hr: Tensor, settings: Degradation, generator: torch.Generator) -> Tensor:
     """Make the lr pictures that a bad camera, a resize and a web site would have made of ``hr``.
 
-    Args:
-        hr: (B,3,H,W) in [0,1] on any device; H and W multiples of ``settings.factor``.
-        settings: probabilities and ranges.
-        generator: on the CPU; the only source of chance. The same state gives the same pictures on one device.
-
-    Returns:
-        (B,3,H/factor,W/factor) in [0,1], whole multiples of 1/255.
+    (B,3,H,W) in [0,1] on any device -> (B,3,H/factor,W/factor), whole multiples of 1/255. The generator, on the CPU, is
+    the only source of chance: the same state gives the same pictures on one device.
 
     Raises:
         ValueError: H or W is not a multiple of the factor.
@@ -193,17 +188,17 @@ def degrade(hr: Tensor, settings: Degradation, generator: torch.Generator) -> Te
     return (image.clamp(0, 1) * 255).round() / 255
 
 
-def sharpen(hr: Tensor, weight: float = 0.5, radius: int = 50, threshold: float = 10.0) -> Tensor:
-    """Unsharp mask of Real-ESRGAN's training targets: (B,3,H,W) in [0,1], kernel side ``radius`` + 1 (odd).
+def sharpen(hr: Tensor) -> Tensor:
+    """Unsharp mask of Real-ESRGAN's training targets: (B,3,H,W) in [0,1], kernel side 51, half of what it finds added.
 
-    Only where the difference to the blurred picture exceeds ``threshold`` / 255, with a soft mask.
+    Only where the difference to the blurred picture exceeds 10 / 255, with a soft mask.
     """
-    side = radius + 1 - radius % 2
+    side = 51
     # OpenCV's rule for a Gaussian given by its size alone.
     sigma = torch.full((hr.shape[0],), 0.3 * ((side - 1) * 0.5 - 1) + 0.8, device=hr.device)
     ones = torch.ones_like(sigma)
     kernel = density_kernels(side, ones * side, sigma, sigma, 0 * ones, ones, ones < 0).to(hr)
     residual = hr - filter2d(hr, kernel)
-    mask = filter2d((residual.abs() * 255 > threshold).to(hr), kernel)
-    sharp = (hr + weight * residual).clamp(0, 1)
+    mask = filter2d((residual.abs() * 255 > 10).to(hr), kernel)
+    sharp = (hr + 0.5 * residual).clamp(0, 1)
     return mask * sharp + (1 - mask) * hr

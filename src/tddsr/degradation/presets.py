@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tddsr.errors import UsageError
 
@@ -27,10 +27,8 @@ def choose_presets(names: str, most: int | None = None) -> list[Preset]:
     return [name for name in PRESETS if name in chosen]
 
 
-class Stage(BaseModel):
+class Stage(BaseModel, extra="forbid", frozen=True):
     """One pass of blur, resize and noise; the defaults are those of the first stage."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     probability: float = 1.0
     """of this stage as a whole"""
@@ -62,10 +60,8 @@ _SECOND = {
 }
 
 
-class Degradation(BaseModel):
+class Degradation(BaseModel, extra="forbid", frozen=True):
     """All settings of the pipeline; ``preset`` gives the published ones and some of our own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     factor: int = 4
     first: Stage = Stage()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -43,25 +44,38 @@ def fetch(file: PublishedFile) -> Path:
         DownloadError: it cannot be had or kept, or is not the published file; such a file is deleted.
     """
     target = cache_folder() / file.name
+    with making(target) as missing:
+        if missing:
+            part = _beside(target, "part")
+            _download(file, target, part)
+            found = _verify(part, file, target)
+            if file.sha256 is None:
+                _beside(target, "sha256").write_text(found + "\n")
+            part.replace(target)
+            _beside(target, "version").unlink(missing_ok=True)
+        else:
+            _verify(target, file, target)
+    return target
+
+
+@contextmanager
+def making(target: Path) -> Iterator[bool]:
+    """Whether a file of the cache is to be made now, whole or not at all; others that want it wait meanwhile.
+
+    Raises:
+        DownloadError: it cannot be kept.
+    """
     try:
         if target.is_file():  # always whole; and a cache may be read-only
-            _verify(target, file, target)
-            return target
+            yield False
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(_beside(target, "lock")):
-            if not target.is_file():  # nobody else was faster
-                part = _beside(target, "part")
-                _download(file, target, part)
-                found = _verify(part, file, target)
-                if file.sha256 is None:
-                    _beside(target, "sha256").write_text(found + "\n")
-                part.replace(target)
-                _beside(target, "version").unlink(missing_ok=True)
+            yield not target.is_file()  # else somebody was faster
     except OSError as error:
         raise DownloadError(
             f"{target}: cannot be kept ({error.strerror or error}); {CACHE} chooses another folder"
         ) from error
-    return target
 
 
 def forget(target: Path) -> None:

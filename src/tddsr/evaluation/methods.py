@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from tddsr.device import pick_device
 from tddsr.enlarge import Tile
@@ -110,7 +109,7 @@ def find_method(spec: str, device: torch.device | str = "auto", tile: Tile = "au
         file, where = Path(rest.removeprefix("spandrel:")), pick_device(str(device))
         if not file.is_file():
             raise MethodUnavailableError(f"{rest}: there is no file {file}; put the weights there")
-        return name or file.stem, Method(rest, _network(_spandrel(file, where), where), digest=file_hash(file)[:16])
+        return name or file.stem, Method(rest, _spandrel(file, where), digest=file_hash(file)[:16])
     return _model(rest, name, device, tile)
 
 
@@ -198,17 +197,7 @@ def finished(spec: str) -> Method:
     return Method(spec, enlarge, digest=files_hash(found)[:16])
 
 
-def _network(network: Callable[[Tensor], Tensor], device: torch.device) -> Enlarge:
-    """Run a network that takes (1,3,h,w) in [0,1] on whole pictures."""
-
-    @torch.inference_mode()
-    def enlarge(pair: Pair, _seed: int) -> Pixels:
-        return to_pixels(network(to_tensor(pair.lr).to(device)))
-
-    return enlarge
-
-
-def _spandrel(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _spandrel(path: Path, device: torch.device) -> Enlarge:
     try:
         spandrel: Any = import_module("spandrel")
     except (ImportError, RuntimeError) as error:  # a torchvision that does not fit this torch is a RuntimeError
@@ -221,4 +210,10 @@ def _spandrel(path: Path, device: torch.device) -> Callable[[Tensor], Tensor]:
         raise MethodUnavailableError(f"{path}: spandrel cannot read it ({' '.join(str(error).split())})") from error
     if getattr(model, "scale", None) != 4 or not isinstance(model, spandrel.ImageModelDescriptor):
         raise MethodUnavailableError(f"{path} does not enlarge four times (scale {getattr(model, 'scale', None)})")
-    return model.to(device).eval()  # type: ignore[no-any-return]
+    network = model.to(device).eval()
+
+    @torch.inference_mode()
+    def enlarge(pair: Pair, _seed: int) -> Pixels:
+        return to_pixels(network(to_tensor(pair.lr).to(device)))
+
+    return enlarge

@@ -14,7 +14,7 @@ from pathlib import Path, PureWindowsPath
 from statistics import fmean
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import BaseModel, Field, PlainSerializer, ValidationError
 
 from tddsr.errors import ResultError
 from tddsr.files import whole_or_nothing
@@ -28,10 +28,8 @@ Value = Annotated[float, PlainSerializer(lambda v: v if math.isfinite(v) else st
 """JSON has no infinity; it is written as the text "inf"."""
 
 
-class Part(BaseModel):
+class Part(BaseModel, extra="ignore", frozen=True):
     """Of a result or a journal. Keys that another version adds are no reason to refuse it."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Dataset(Part):
@@ -180,7 +178,7 @@ def saved_pictures(folder: Path, method: str) -> dict[str, Path]:
 
 def problems(results: Mapping[str, Result]) -> Iterator[str]:
     """A line for whatever was not scored; with the title, where there are several."""
-    for name, metric in _metrics(results).items():
+    for name, metric in next(iter(results.values())).metrics.items():
         if metric.missing is not None:
             yield f"{name} is not available: {metric.missing}"
     for title, result in results.items():
@@ -191,7 +189,7 @@ def problems(results: Mapping[str, Result]) -> Iterator[str]:
 
 def markdown(results: Mapping[str, Result]) -> str:
     """The means as one table; '-' where a score is not defined."""
-    metrics = _metrics(results)
+    metrics = next(iter(results.values())).metrics
     rows = [["degradation", "method", *metrics], ["---"] * (2 + len(metrics))]
     for title, result in results.items():
         for method, means in result.means().items():
@@ -199,7 +197,3 @@ def markdown(results: Mapping[str, Result]) -> str:
             absent = {name: "-" if metric.missing is None else "not available" for name, metric in metrics.items()}
             rows.append([title, method, *(absent | cells).values()])
     return "\n".join(f"| {' | '.join(row if len(results) > 1 else row[1:])} |" for row in rows)
-
-
-def _metrics(results: Mapping[str, Result]) -> dict[str, MetricInfo]:
-    return next(iter(results.values())).metrics

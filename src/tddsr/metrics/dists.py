@@ -18,13 +18,8 @@ from tddsr.networks.features import load_features
 class DISTS(nn.Module):
     """Similarity of texture (means) and structure (covariances) in the picture itself and in five levels of VGG16.
 
-    ``forward(a, b)``: (B,3,H,W) in [-1,1] twice, at their own size -> (B,) distances, 0 for equal pictures.
-
-    Args:
-        folder: where ``vgg16_lpips.safetensors`` lies; else as ``load_features``.
-
-    Raises:
-        WeightsError: VGG16's weights cannot be had.
+    ``forward(a, b)``: (B,3,H,W) in [-1,1] twice, at their own size -> (B,) distances, 0 for equal pictures. ``folder``:
+    of VGG16's weights, as ``load_features``, like the errors.
     """
 
     alpha: Tensor

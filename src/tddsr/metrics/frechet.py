@@ -24,15 +24,9 @@ Features = Callable[[Tensor], Tensor]
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Squared distance of means and covariances.
+    """Squared distance of means and covariances of (N,C) and (M,C), a row for each picture; 0 for equal sets.
 
-    Args:
-        a: (N,C), a row for each picture.
-        b: (M,C).
-
-    Returns:
-        0 for equal sets; NaN where a set has fewer than two pictures. Biased upwards for few pictures: compare only
-        scores of equally many.
+    NaN where a set has fewer than two pictures. Biased upwards for few: compare only scores of equally many.
     """
     if min(len(a), len(b)) < 2:
         return math.nan
@@ -46,8 +40,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 def vgg16(folder: Path | None, device: torch.device) -> Features:
     """Means over the places of VGG16's last level, 512 numbers; not FID, and not comparable with it.
 
-    Raises:
-        WeightsError: VGG16's weights cannot be had.
+    ``folder``: of VGG16's weights, as ``load_features``, like the errors.
     """
     network = load_features("vgg16", folder, trainable=True).requires_grad_(False).to(device)
     return lambda image: network(image.to(device) * 2 - 1)[-1].mean(dim=(2, 3))

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from tddsr.networks.features import FeatureName, load_features
 from tddsr.networks.layers import FeatureNetwork
 
-_HEADS = Path(__file__).with_name("lpips_heads.safetensors")
-
 
 def _unit_difference(level_a: Tensor, level_b: Tensor) -> Tensor:
     """Squared difference of two levels whose places are scaled to length 1 over the channels."""
@@ -40,21 +38,14 @@ class LPIPS(nn.Module):
     """Learned perceptual image patch similarity, v0.1 (Zhang et al. 2018), equal to the official values.
 
     ``forward(a, b)``: (B,3,H,W) in [-1,1] twice -> (B,) distances, 0 for equal pictures. H and W at least 32.
-
-    Args:
-        name: the feature network.
-        folder: where ``NAME_lpips.safetensors`` lies; else the environment's ``TDDSR_FEATURES``; else torchvision's
-            release file is downloaded once and its hash verified.
-
-    Raises:
-        WeightsError: the weights cannot be had, are damaged, or are those of another network.
+    ``name`` and ``folder``: of the feature network, as ``load_features``, like the errors.
     """
 
     def __init__(self, name: FeatureName, folder: str | Path | None = None) -> None:
         super().__init__()
         # Its own copy, which may move to another device than others.
         self.network = load_features(name, folder, trainable=True)
-        heads = load_file(_HEADS)
+        heads = load_file(Path(__file__).with_name("lpips_heads.safetensors"))
         self.heads = nn.ParameterList(heads[f"{name}.lin{i}.weight"] for i in range(len(self.network.channels)))
         self.requires_grad_(False)
 

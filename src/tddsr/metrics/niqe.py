@@ -28,11 +28,8 @@ def niqe(image: Tensor) -> Tensor:
     192x96. A flat patch (black bars, a white ground) has no statistics but a shape, which other programs set to 0.2: so
     does this, for scores that can be compared.
 
-    Args:
-        image: (B,3,H,W) in [0,1].
-
-    Returns:
-        (B,) float64, not negative; lower is better. NaN where fewer than two patches are large enough and not flat.
+    (B,3,H,W) in [0,1] -> (B,) float64, not negative; lower is better. NaN where fewer than two patches are large enough
+    and not flat.
     """
     return torch.stack([_distance(features(y)) for y in (luma_y(image.cpu().double()) * 255).round()[:, 0]])
 
@@ -103,13 +100,9 @@ def _shapes() -> tuple[Tensor, Tensor]:
 
 
 def fit(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Fit asymmetric generalised Gaussians by their moments.
+    """Fit asymmetric generalised Gaussians to patches (N,h,w) by their moments: shape, left and right scale, each (N).
 
-    Args:
-        patches: (N,h,w).
-
-    Returns:
-        Shape, left scale and right scale, each (N); 0.2, NaN and NaN where a patch has no values on a side of zero.
+    0.2, NaN and NaN where a patch has no values on a side of zero.
     """
     x = patches.flatten(1)
     square = x.square()

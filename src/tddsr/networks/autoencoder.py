@@ -205,11 +205,7 @@ class VQAutoencoder(LatentSpace):
         self.post_quant_conv = nn.Conv2d(config.channels, config.channels, 1)
 
     def encode(self, image: Tensor) -> Tensor:
-        """(B,3,factor h,factor w) in [-1,1] -> (B,channels,h,w), before quantisation.
-
-        Raises:
-            ValueError: height or width is not a multiple of ``factor``.
-        """
+        """As ``LatentSpace`` has it, before quantisation; ValueError where a side is no multiple of ``factor``."""
         check_multiple("image", image, self.factor)
         return self.quant_conv(self._run(self.encoder, image))  # type: ignore[no-any-return]
 
@@ -233,12 +229,7 @@ class VQAutoencoder(LatentSpace):
         return (latent - latent.detach()) + nearest
 
     def decode(self, latent: Tensor, quantise: bool = True) -> Tensor:
-        """(B,channels,h,w) -> (B,3,factor h,factor w), about [-1,1], not clamped.
-
-        Args:
-            latent: as ``encode`` or a network gives it.
-            quantise: False decodes the latent as it is.
-        """
+        """As ``LatentSpace`` has it, of a latent as ``encode`` or a network gives it; not ``quantise``: as it is."""
         return self._run(self.decoder, self.post_quant_conv(self.quantise(latent) if quantise else latent))
 
     def _run(self, network: nn.Sequential, x: Tensor) -> Tensor:

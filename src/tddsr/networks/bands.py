@@ -39,14 +39,9 @@ class Affine(NamedTuple):
 
 
 class Map(ABC):
-    """A feature map of one picture, (1,C,h,w), which is read in bands of rows.
+    """A feature map of one picture, (1,channels,height,width), which is read in bands of rows.
 
-    Args:
-        like: a tensor of its type and device.
-        channels: C.
-        height: h.
-        width: w.
-        band_bytes: size of a band, though it has one row at least.
+    ``like``: a tensor of its type and device. ``band_bytes``: size of a band, though it has one row at least.
     """
 
     def __init__(self, like: Tensor, channels: int, height: int, width: int, band_bytes: int) -> None:
@@ -174,14 +169,9 @@ def _fold(kernel: Tensor, dim: int, parity: int) -> Tensor:
 
 
 def padded(x: Tensor, top: int, bottom: int, right: int = 0, affine: Affine | None = None) -> Tensor:
-    """Rows top to bottom of ``x``, and ``right`` columns more, with zeros outside of ``x``.
+    """Rows ``top`` to ``bottom`` of ``x`` (1,C,h,w), and ``right`` columns more, with zeros outside of ``x``.
 
-    Args:
-        x: (1,C,h,w).
-        top: may be negative.
-        bottom: may be greater than h.
-        right: number of columns of zeros.
-        affine: scale, shift and SiLU that rows of ``x`` go through before, as in ``conv(silu(norm(x)))``.
+    ``affine``: scale, shift and SiLU that rows of ``x`` go through before, as in ``conv(silu(norm(x)))``.
     """
     height, width = x.shape[2:]
     first, last = max(top, 0), min(bottom, height)
@@ -217,12 +207,10 @@ def convolved(x: Map, conv: nn.Conv2d, norm: nn.GroupNorm | None = None) -> Iter
 
 
 def run(network: nn.Sequential, x: Tensor, band_bytes: int = BYTES) -> Tensor:
-    """``network(x)`` in bands, one picture after the other: (B,C,H,W) -> (B,C',H',W').
+    """``network(x)`` in bands, one picture after the other: (B,C,H,W) -> (B,C',H',W'); ``x`` is not changed.
 
-    Args:
-        network: a 3x3 convolution, banded layers, and ``conv(silu(norm(x)))``; sequences may be nested.
-        x: is not changed.
-        band_bytes: rows of a map that are worked on at a time, in bytes. Whatever it is, the results are the same.
+    The network is a 3x3 convolution, banded layers, and ``conv(silu(norm(x)))``; sequences may be nested. Of a map
+    ``band_bytes`` are worked on at a time; whatever it is, the results are the same.
     """
     first, *layers, norm, _, last = _layers(network)
     assert isinstance(first, nn.Conv2d)

@@ -51,7 +51,6 @@ class CompactConfig(Config):
     )
 
     def model_post_init(self, context: object) -> None:
-        """Check what the types cannot say."""
         levels = len(self.widths)
         if not len(self.encoder_blocks) == len(self.decoder_blocks) == levels - 1:
             raise ValueError(

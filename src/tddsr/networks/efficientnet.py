@@ -1,8 +1,11 @@
-"""EfficientNet-Lite0's convolutions (Tan & Le 2019; the Lite variant: no squeeze-excitation, ReLU6 for swish)."""
+"""EfficientNet-Lite0's convolutions (Tan & Le 2019; the Lite variant: no squeeze-excitation, ReLU6 for swish).
+
+State-dict names and shapes are those of the released weights.
+"""
 
 from __future__ import annotations
 
-import re
+import itertools
 
 import torch
 import torch.nn.functional as F
@@ -17,42 +20,29 @@ _STAGES = (  # expansion, kernel, stride, width, blocks
     (6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1),
 )  # fmt: skip
 
-_RELEASE_NAMES = (  # of the released weights -> ours, in this order
-    (r"^_conv_stem\.", "stem.conv."), (r"^_bn0\.", "stem.norm."), (r"^_blocks\.", "blocks."),
-    (r"\._expand_conv\.", ".expand.conv."), (r"\._bn0\.", ".expand.norm."),
-    (r"\._depthwise_conv\.", ".depthwise.conv."), (r"\._bn1\.", ".depthwise.norm."),
-    (r"\._project_conv\.", ".project.conv."), (r"\._bn2\.", ".project.norm."),
-)  # fmt: skip
+CONVOLUTIONS = ("_conv_stem.", "_bn0.", "_blocks.")
+"""What the names of weights begin with, other than those of the classifier."""
 
 
-class _Unit(nn.Module):
-    """Convolution without bias, batch norm, and ReLU6 where ``bent``; (B,C,H,W) -> (B,C',ceil(H/s),ceil(W/s)).
+class _Conv(nn.Conv2d):
+    """Without bias; (B,C,H,W) -> (B,C',ceil(H/s),ceil(W/s)).
 
     TensorFlow's SAME padding: with stride 2 and an even side the surplus border pixel lies right and below.
     """
 
-    def __init__(
-        self, channels: int, width: int, kernel: int, stride: int = 1, groups: int = 1, bent: bool = True
-    ) -> None:
-        super().__init__()
-        padding = kernel // 2 if stride == 1 else 0
-        self.conv = nn.Conv2d(channels, width, kernel, stride, padding, groups=groups, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(width, eps=1e-3)
-        self.bend = nn.ReLU6(inplace=True) if bent else nn.Identity()
+    def __init__(self, channels: int, width: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         self.reach = kernel // 2
-        self.strided = stride == 2
+        super().__init__(channels, width, kernel, stride, self.reach if stride == 1 else 0, groups=groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.strided:
+        if self.stride == (2, 2):
             (height, width), reach = x.shape[-2:], self.reach
             x = F.pad(x, (reach - 1 + width % 2, reach, reach - 1 + height % 2, reach))
-        bent: Tensor = self.bend(self.norm(self.conv(x)))
-        return bent
+        return super().forward(x)
 
-    def fold(self) -> None:
-        """Make the batch norm part of the convolution: the same function in one step fewer."""
-        if isinstance(self.norm, nn.BatchNorm2d):
-            self.conv, self.norm = fuse_conv_bn_eval(self.conv, self.norm), nn.Identity()
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, eps=1e-3)
 
 
 class _Block(nn.Module):
@@ -61,13 +51,17 @@ class _Block(nn.Module):
     def __init__(self, channels: int, width: int, expansion: int, kernel: int, stride: int) -> None:
         super().__init__()
         inner = channels * expansion
-        self.expand = _Unit(channels, inner, 1) if expansion > 1 else nn.Identity()
-        self.depthwise = _Unit(inner, inner, kernel, stride, groups=inner)
-        self.project = _Unit(inner, width, 1, bent=False)
+        self.widens = expansion > 1
+        if self.widens:
+            self._expand_conv, self._bn0 = _Conv(channels, inner, 1), _norm(inner)
+        self._depthwise_conv, self._bn1 = _Conv(inner, inner, kernel, stride, groups=inner), _norm(inner)
+        self._project_conv, self._bn2 = _Conv(inner, width, 1), _norm(width)
         self.skip = stride == 1 and channels == width
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        y: Tensor = F.relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.widens else x
+        y = F.relu6(self._bn1(self._depthwise_conv(y)), inplace=True)
+        y = self._bn2(self._project_conv(y))
         return x + y if self.skip else y
 
 
@@ -82,42 +76,28 @@ class EfficientNetLite0(FeatureNetwork):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _Unit(3, _STEM, 3, stride=2)
-        blocks: list[nn.Module] = []
+        self._conv_stem, self._bn0 = _Conv(3, _STEM, 3, stride=2), _norm(_STEM)
+        self._blocks = nn.ModuleList()
         last: dict[int, int] = {}  # stride of a level -> its last block
         channels, level = _STEM, 2
         for expansion, kernel, stride, width, count in _STAGES:
             level *= stride
             for index in range(count):
-                blocks.append(_Block(channels, width, expansion, kernel, stride if index == 0 else 1))
+                self._blocks.append(_Block(channels, width, expansion, kernel, stride if index == 0 else 1))
                 channels = width
-            last[level] = len(blocks) - 1
-        self.blocks = nn.ModuleList(blocks)
+            last[level] = len(self._blocks) - 1
         self.taps = tuple(last.values())
         self.settle()
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        x = self.stem(image.contiguous(memory_format=torch.channels_last))
-        levels = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in self.taps:
-                levels.append(x)
-        return levels
+        x = image.contiguous(memory_format=torch.channels_last)
+        x = F.relu6(self._bn0(self._conv_stem(x)), inplace=True)
+        return self.tapped(self._blocks, x)
 
     def fold(self) -> None:
-        """Make every batch norm part of its convolution; equal in eval mode, up to rounding, and faster."""
-        for module in list(self.modules()):
-            if isinstance(module, _Unit):
-                module.fold()
-
-
-def own_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The released weights under this module's names, without the classifier; own names stay as they are."""
-    named = {}
-    for name, value in weights.items():
-        for theirs, ours in _RELEASE_NAMES:
-            name = re.sub(theirs, ours, name)
-        if name.startswith(("stem.", "blocks.")):
-            named[name] = value
-    return named
+        """Make every batch norm part of the convolution before it; equal in eval mode, up to rounding, and faster."""
+        for part in list(self.modules()):
+            for (name, conv), (after, norm) in itertools.pairwise(list(part.named_children())):
+                if isinstance(conv, _Conv) and isinstance(norm, nn.BatchNorm2d):
+                    part.register_module(name, fuse_conv_bn_eval(conv, norm))
+                    part.register_module(after, nn.Identity())

@@ -23,7 +23,7 @@ from tddsr.downloads.fetch import fetch, forget
 from tddsr.downloads.known import ALEXNET, DINO_VITS16, VGG16
 from tddsr.errors import WeightsError
 from tddsr.files import file_hash
-from tddsr.networks.efficientnet import EfficientNetLite0, own_names
+from tddsr.networks.efficientnet import CONVOLUTIONS, EfficientNetLite0
 from tddsr.networks.layers import FeatureNetwork
 
 FeatureName = Literal["alexnet", "vgg16"]
@@ -98,23 +98,14 @@ class ConvFeatures(FeatureNetwork):
         self.settle()
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        x = self.normalise(image)
-        levels = []
-        for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in self.taps:
-                levels.append(x)
-        return levels
+        return self.tapped(self.features, self.normalise(image))
 
 
 class DinoFeatures(FeatureNetwork):
     """DINO ViT-S/16 tapped as StyleGAN-T does: the embedded patches, then blocks 3, 6, 9 and 12 before the last norm.
 
     The class token of a level is added to each of its patch tokens. N is (H//16)(W//16): positions are interpolated
-    to the picture, whose rest beyond a multiple of 16 is not looked at.
-
-    Args:
-        vit: ``transformers``' ``ViTModel``.
+    to the picture, whose rest beyond a multiple of 16 is not looked at. ``vit``: ``transformers``' ``ViTModel``.
     """
 
     channels = (384,) * 5
@@ -171,32 +162,24 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 
 def _build(name: BackboneName, weights: dict[str, Tensor]) -> FeatureNetwork:
-    """The network with these weights, which may bear the names of their release.
+    """The network with these weights, without those of its classifier.
 
     Raises:
         RuntimeError: they are another network's.
     """
     if name == "dino_vits16":
         return DinoFeatures(_vit({key.removeprefix("vit."): value for key, value in weights.items()}))
-    if name == "efficientnet_lite0":
-        lite0 = EfficientNetLite0()
-        lite0.load_state_dict(own_names(weights))
-        return lite0
-    conv = ConvFeatures(name)
-    conv.load_state_dict({key: value for key, value in weights.items() if key.startswith("features.")})
-    return conv
+    network, kept = (
+        (EfficientNetLite0(), CONVOLUTIONS) if name == "efficientnet_lite0" else (ConvFeatures(name), "features.")
+    )
+    network.load_state_dict({key: value for key, value in weights.items() if key.startswith(kept)})
+    return network
 
 
 def _vit(weights: dict[str, Tensor]) -> nn.Module:
     transformers: Any = import_module("transformers")
-    config = transformers.ViTConfig(
-        hidden_size=384,
-        num_hidden_layers=12,
-        num_attention_heads=6,
-        intermediate_size=1536,
-        patch_size=16,
-        image_size=224,
-    )
+    # The rest is as in ViT-B/16 at 224x224, which transformers begins with.
+    config = transformers.ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536)
     # from_pretrained, since it knows the names of older files.
     vit, report = transformers.ViTModel.from_pretrained(
         None, config=config, state_dict=weights, add_pooling_layer=False, output_loading_info=True

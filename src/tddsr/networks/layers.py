@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,10 +21,8 @@ _GRAPH_BANDS = 8
 """In which an exported graph computes maps at hr size."""
 
 
-class Config(BaseModel):
+class Config(BaseModel, extra="forbid", frozen=True):
     """What a network is built from, all of it known by name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Recomputed(nn.Module):
@@ -149,11 +147,7 @@ class Network(nn.Module, ABC):
 def in_graph_bands(layers: Callable[..., Tensor], *maps: Tensor, reach: int, factor: int = 1) -> Tensor:
     """``layers(*maps)`` in bands of rows, for an exported graph: it has as many for pictures of any size.
 
-    Args:
-        layers: of maps (B,C,h,w); makes ``factor`` rows of each of theirs.
-        maps: of equal height.
-        reach: how many rows beyond itself a row depends on.
-        factor: see ``layers``.
+    ``layers`` makes ``factor`` rows of each row of the maps (B,C,h,w), of one height, and sees ``reach`` rows more.
     """
     height, bands = maps[0].shape[2], []
     for number in range(_GRAPH_BANDS):
@@ -175,12 +169,23 @@ class FeatureNetwork(nn.Module, ABC):
     """
 
     channels: tuple[int, ...]
+    taps: tuple[int, ...]
+    """Places of the layers whose outputs are levels, for ``tapped``."""
     tokens: bool = False
     size: int = 128
     """Side of the squares that a discriminator shows it where nothing else is asked for; others work too."""
 
     @abstractmethod
     def forward(self, image: Tensor) -> list[Tensor]: ...
+
+    def tapped(self, layers: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+        """One layer after the other, and what comes out of those of ``taps``."""
+        levels = []
+        for index, layer in enumerate(layers):
+            x = layer(x)
+            if index in self.taps:
+                levels.append(x)
+        return levels
 
     def train(self, mode: bool = True) -> Self:
         return super().train(False)

@@ -46,9 +46,7 @@ class SpaceToDepth(LatentSpace):
     channels = 48
 
     def encode(self, image: Tensor) -> Tensor:
-        """(B,3,4h,4w) in [-1,1] -> (B,48,h,w) in [-1,1]."""
         return F.pixel_unshuffle(image, self.factor)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """(B,48,h,w) -> (B,3,4h,4w), the exact inverse of ``encode``."""
         return F.pixel_shuffle(latent, self.factor)

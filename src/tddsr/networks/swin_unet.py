@@ -42,7 +42,6 @@ class SwinUNetConfig(Config):
     size: int = Field(64, ge=1, description="side of the latents it was designed for; coarse levels do not shift")
 
     def model_post_init(self, context: object) -> None:
-        """Check what the types cannot say."""
         if self.swin_width % self.head_width:
             raise ValueError(f"swin_width {self.swin_width} is not a multiple of head_width {self.head_width}")
         if self.size % (1 << (len(self.multiples) - 1)):

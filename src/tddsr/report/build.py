@@ -16,7 +16,6 @@ from tddsr.pictures.files import read_picture
 from tddsr.report import confidence, page
 from tddsr.report.crops import BLOCK, Layer, View, differing_window, embed_place
 from tddsr.report.tables import (
-    Absent,
     Block,
     Column,
     Group,
@@ -24,6 +23,7 @@ from tddsr.report.tables import (
     Notes,
     Row,
     Source,
+    Unmeasured,
     blocks,
     comparison,
 )
@@ -195,7 +195,7 @@ def by_data_set(sources: Sequence[Source]) -> list[Group]:
         comment = statements[0] if len(statements) == 1 else "From runs with several protocols; see beneath."
         # A method that could not run at all has a failure without a picture, and is not among the methods.
         absent = [
-            Absent(failure.method, failure.reason)
+            Unmeasured(failure.method, failure.reason)
             for source in members
             for failure in source.result.failures
             if failure.method is not None and not failure.picture and failure.method not in source.result.methods
@@ -215,15 +215,10 @@ def _unique(method: str, source: Source, names: Sequence[str]) -> str:
 def write_report(
     groups: Sequence[Group], folder: Path, title: str, pictures: int = 4, budget: int = 8_000_000, comment: str = ""
 ) -> list[Path]:
-    """Write ``folder/report.html`` and ``folder/report.md``.
+    """Write ``folder/report.html`` and ``folder/report.md``; the folder is made where it does not exist.
 
-    Args:
-        groups: one for each data set.
-        folder: made where it does not exist.
-        title: of the page.
-        pictures: crops of at most so many pictures a data set.
-        budget: bytes that all embedded pictures together may take.
-        comment: one line beneath the title.
+    There are crops of at most so many ``pictures`` of each group, which is a data set; ``budget``: bytes that all
+    embedded pictures together may take; ``comment``: one line beneath the title.
 
     Raises:
         ImageError: a saved picture cannot be read, or the pictures do not fit into the budget.

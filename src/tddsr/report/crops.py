@@ -219,8 +219,5 @@ def compare(inputs: Sequence[Path], names: Sequence[str], limit: int, budget: in
     """
     everything = scenes(inputs)
     chosen = list(everything.items())[:limit]
-    views = []
-    for title, paths in chosen:
-        layers = layers_of_files(paths, names)
-        views.append(embed(title, layers, budget / len(chosen)))
+    views = [embed(title, layers_of_files(paths, names), budget / len(chosen)) for title, paths in chosen]
     return views, len(everything)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from pathlib import Path
@@ -58,20 +58,12 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Quoted:
-    """A row whose figures were not measured but printed somewhere, column -> as printed; ``reason`` says why."""
+class Unmeasured:
+    """A row, and why it was not measured; ``figures``: column -> as printed somewhere, where it is quoted."""
 
     label: str
-    figures: dict[str, str]
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class Absent:
-    """A row without any figures, and why."""
-
-    label: str
-    reason: str
+    figures: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -81,8 +73,8 @@ class Group:
     title: str
     columns: list[Column]
     measured: list[Measured] = field(default_factory=list)
-    quoted: list[Quoted] = field(default_factory=list)
-    absent: list[Absent] = field(default_factory=list)
+    quoted: list[Unmeasured] = field(default_factory=list)
+    absent: list[Unmeasured] = field(default_factory=list)
     quoted_from: str = ""
     comment: str = ""
 

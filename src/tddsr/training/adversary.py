@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,15 +24,16 @@ _YOUNG = 100
 class Watch(ABC):
     """Moving averages of some figures, which say early when a network stops to do what it is there for."""
 
-    def __init__(self, figures: int) -> None:
-        self.means, self.seen = [0.0] * figures, 0
+    def __init__(self) -> None:
+        self.means: Sequence[float] = ()
+        self.seen = 0
         self._said: str | None = None
 
     def add(self, *figures: float) -> None:
         """Take in one step."""
         self.seen += 1
         share = max(1 - _PATIENCE, 1 / self.seen)
-        self.means = [mean + share * (value - mean) for mean, value in zip(self.means, figures, strict=True)]
+        self.means = [mean + share * (value - mean) for mean, value in zip(self.means or figures, figures, strict=True)]
 
     def warning(self) -> str | None:
         """What is wrong, once, when it begins to be; None otherwise."""
@@ -47,9 +49,6 @@ class Watch(ABC):
 class DiscriminatorWatch(Watch):
     """Takes in the share of right answers, half of them on real pictures."""
 
-    def __init__(self) -> None:
-        super().__init__(1)
-
     def _state(self) -> str | None:
         (accuracy,) = self.means
         if accuracy > 0.98:
@@ -61,9 +60,6 @@ class DiscriminatorWatch(Watch):
 
 class DownsamplerWatch(Watch):
     """Takes in how far G(hr) is from lr, how far the mean of 4x4 pixels is, and how far G(hr) is from that mean."""
-
-    def __init__(self) -> None:
-        super().__init__(3)
 
     def _state(self) -> str | None:
         error, of_area, change = self.means

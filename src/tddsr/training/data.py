@@ -111,10 +111,8 @@ class Scenes(Dataset[Triple]):
     lie as files in ``folder``; what is not there is made when it is first needed, by whichever run needs it first, or
     ahead, by ``make_all``.
 
-    Args:
-        patches: where the pictures come from; with its ``config`` and ``seed``.
-        teach: (B,3,s,s) uint8 lr -> the teacher's pictures, (B,3,S,S) uint8.
-        folder: its name stands for all that the scenes depend on.
+    ``patches``: where the pictures come from, with its ``config`` and ``seed``. ``teach``: (B,3,s,s) uint8 lr -> the
+    teacher's pictures, (B,3,S,S) uint8. ``folder``: its name stands for all that the scenes depend on.
     """
 
     def __init__(self, patches: Patches, teach: Callable[[Tensor], Tensor], folder: Path) -> None:

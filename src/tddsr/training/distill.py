@@ -20,10 +20,9 @@ from tddsr.model import Model, begin
 from tddsr.networks.downsampler import FACTOR, build_downsampler
 from tddsr.training import losses
 from tddsr.training.adversary import Adversary, DiscriminatorWatch, DownsamplerWatch, Watch
-from tddsr.training.picture_loss import PictureLoss
 from tddsr.training.recipe import Recipe
 from tddsr.training.targets import kept, keyed
-from tddsr.training.task import Batch, Player, Task, autocast
+from tddsr.training.task import Batch, Player, Task
 from tddsr.weights.names import fingerprint, load_model, read_notes
 
 _LARGEST_FACTOR = 1e4
@@ -75,16 +74,14 @@ class DistillTask(Task):
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
         assert recipe.teacher is not None  # the recipe's validator saw to it
-        self.recipe, self.weights, self.device = recipe, recipe.loss, device
+        self.weights = recipe.loss
         self._teacher_hash = fingerprint(recipe.teacher)
         self.teacher = load_model(recipe.teacher, device)
         if self.teacher.config.role != "teacher":
             raise RecipeError(f"{recipe.teacher} is a {self.teacher.config.role}; a student learns from a teacher")
-        self.model = _student_of(self.teacher, recipe).place(device).recomputing(recipe.recompute).train()
+        super().__init__(recipe, _student_of(self.teacher, recipe), device)
         self.origin = self._teacher_hash + ("" if recipe.start is None else fingerprint(recipe.start))
         self.notes = read_notes(recipe.teacher)
-        self.loss = PictureLoss(recipe.loss, recipe, device)
-        self.players = {"model": Player(recipe, self.model.network)}
         self._set_up_adversaries()
         if recipe.data.scenes is not None and self.teacher.default_steps > 1:
             raise RecipeError(
@@ -125,18 +122,15 @@ class DistillTask(Task):
     def teach(self, lr: Tensor) -> Tensor:
         lr = lr.to(self.device).float() / 127.5 - 1
         eps = lr.new_zeros(len(lr), self.teacher.channels, *lr.shape[-2:])
-        with self._autocast():
+        with self.autocast():
             picture = self.teacher.sample(lr, eps).float()
         return ((picture + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-    def _autocast(self) -> torch.autocast:
-        return autocast(self.device, self.recipe.precision)
 
     # -- what the student and the teacher make ----------------------------------------------------------------------
 
     @torch.no_grad()
     def _encode_lr(self, batch: Batch) -> Tensor:
-        with self._autocast():
+        with self.autocast():
             return self.model.encode_lr(batch.lr).float()
 
     def _noise(self, y: Tensor, batch: Batch) -> Tensor:
@@ -154,7 +148,7 @@ class DistillTask(Task):
 
         @torch.no_grad()
         def compute() -> Tensor:
-            with self._autocast():
+            with self.autocast():
                 predict, eps = self.teacher.predictor(batch.lr), self._noise(y, batch)
                 return diffusion.sample_deterministic(self.teacher.schedule, predict, y, eps).float()
 
@@ -169,7 +163,7 @@ class DistillTask(Task):
         return found["target"].to(batch.lr)
 
     def _estimate(self, batch: Batch, y: Tensor) -> Tensor:
-        with self._autocast():
+        with self.autocast():
             predict = self.model.predictor(batch.lr)
             return diffusion.one_step(self.model.schedule, predict, y, self._noise(y, batch)).float()
 
@@ -203,7 +197,7 @@ class DistillTask(Task):
         x_0 = self._estimate(batch, y)
         picture = None
         if parts & self.adversaries.keys():
-            with self._autocast():
+            with self.autocast():
                 picture = model.space.decode(x_0).float()
         fidelity: Values = {}
         if "distill" in parts:
@@ -296,7 +290,7 @@ class DistillTask(Task):
         """A step before the student's first (Table 6): D_H on teacher pictures, then G on pairs, then D_L on G's."""
         pretrain, rated = self.recipe.adversary.pretrain, self.recipe.adversary.optim.warmup  # the full rate
         if step < pretrain.hr:
-            with torch.no_grad(), self._autocast():
+            with torch.no_grad(), self.autocast():
                 made = self.model.space.decode(self._target(batch, self._encode_lr(batch))).float()
             values = self._adversary_phase("hr", batch, made, rated)
             return {"loss": values["hr_discriminator/loss"], **values}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +149,6 @@ class Run:
             raise TrainingError(f"step {self.step}: the loss is not finite ({logged}); {good}")
         return logged
 
-    def _ahead(self, numbers: Sequence[int]) -> Iterator[Tensor | Triple]:
-        workers = self.recipe.data.workers
-        if workers and isinstance(self.source, Scenes):
-            self.source.make_all(workers)
-        return iter(batches(self.source, numbers, workers, self.device))
-
     def try_step(self) -> float:
         """Take the run's last step, in which every network takes part, from where the folder is; returns seconds.
 
@@ -207,7 +201,9 @@ class Run:
             bar = progress.add_task(recipe.task, total=self.end, completed=self.step)
             recent: dict[str, float] = {}
             numbers = [number for step in range(self.step, self.end) for number in recipe.batch_numbers(step)]
-            ahead = self._ahead(numbers)
+            if recipe.data.workers and isinstance(self.source, Scenes):
+                self.source.make_all(recipe.data.workers)
+            ahead = iter(batches(self.source, numbers, recipe.data.workers, self.device))
             while self.step < self.end:
                 logged = self._train_step(ahead)
                 recent |= logged  # not every step has every value

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tddsr.metrics.lpips import LPIPS, FeatureDistance
 from tddsr.model import Model
 from tddsr.networks.features import load_features
-from tddsr.training.recipe import LossConfig, Recipe
+from tddsr.training.recipe import Recipe
 
 
 def augmented(pictures: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
@@ -31,8 +31,8 @@ def augmented(pictures: Sequence[Tensor], generator: torch.Generator) -> list[Te
 class PictureLoss:
     """The terms that compare an estimate of x_0 with its guide: mean errors, and its picture's perceptual distances."""
 
-    def __init__(self, config: LossConfig, recipe: Recipe, device: torch.device) -> None:
-        self.config = config
+    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+        self.config = config = recipe.loss
         self.perceptual: dict[str, nn.Module] = {}
         if config.lpips:
             self.perceptual["lpips"] = LPIPS("alexnet", recipe.features).to(device)

@@ -5,15 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    Tag,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Tag, model_validator
 
 from tddsr.degradation.presets import PRESETS, Preset
 from tddsr.model import ModelConfig, NetworkConfig, by_kind
@@ -24,8 +16,8 @@ from tddsr.pictures.folders import check_part
 from tddsr.training.losses import Adversarial
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+class _Section(BaseModel, extra="forbid", frozen=True, allow_inf_nan=False):
+    """All of it known by name, and no number without end."""
 
 
 Part = Annotated[tuple[float, float], AfterValidator(check_part)]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from tddsr.model import Model
+from tddsr.training.picture_loss import PictureLoss
 from tddsr.training.recipe import OptimConfig, Recipe
 
 
@@ -110,12 +111,20 @@ class Batch:
 class Task(ABC):
     """What one kind of training does in a step: ``model`` is what it makes, ``players`` are what it trains."""
 
-    model: Model
-    players: dict[str, Player]
     notes = ""
     """of the model that the task starts from or learns from"""
     origin: str
     """hash of the weights that the task starts from or learns from, so that a run is not gone on with from others"""
+
+    def __init__(self, recipe: Recipe, model: Model, device: torch.device) -> None:
+        self.recipe, self.device = recipe, device
+        self.model = model.place(device).recomputing(recipe.recompute).train()
+        self.loss = PictureLoss(recipe, device)
+        self.players = {"model": Player(recipe, self.model.network)}
+
+    def autocast(self) -> torch.autocast:
+        """Activations in the recipe's precision."""
+        return autocast(self.device, self.recipe.precision)
 
     @abstractmethod
     def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
@@ -148,5 +157,4 @@ class Task(ABC):
         assert average is not None
         assert isinstance(average.module, nn.Module)
         model.network.load_state_dict(average.module.state_dict())
-        device = next(self.model.parameters()).device
-        return model.place(device).frozen()
+        return model.place(self.device).frozen()

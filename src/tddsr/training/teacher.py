@@ -10,9 +10,8 @@ from torch import Tensor
 from tddsr import diffusion
 from tddsr.errors import RecipeError
 from tddsr.model import Model, begin
-from tddsr.training.picture_loss import PictureLoss
 from tddsr.training.recipe import Recipe
-from tddsr.training.task import Batch, Player, Task, autocast
+from tddsr.training.task import Batch, Task
 from tddsr.weights.names import fingerprint, load_model, read_notes
 
 
@@ -36,11 +35,8 @@ class TeacherTask(Task):
                 raise RecipeError(f"{recipe.start}: {error}") from error
         self.origin = "" if recipe.start is None else fingerprint(recipe.start)
         self.notes = "" if recipe.start is None else read_notes(recipe.start)
-        self.model = model.place(device).recomputing(recipe.recompute).train()
-        self.model.network.requires_grad_(True)
-        self.precision = recipe.precision
-        self.loss = PictureLoss(recipe.loss, recipe, device)
-        self.players = {"model": Player(recipe, self.model.network)}
+        model.network.requires_grad_(True)
+        super().__init__(recipe, model, device)
 
     def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
         model, schedule = self.model, self.model.schedule
@@ -50,7 +46,7 @@ class TeacherTask(Task):
         t = torch.randint(1, schedule.steps + 1, (len(hr),), generator=generator)
         eps = torch.randn(x_0.shape, generator=generator).to(x_0)
         x_t = diffusion.forward(schedule, x_0, y, t, eps)
-        with autocast(hr.device, self.precision):
+        with self.autocast():
             estimate = model.predictor(lr)(diffusion.scale_input(schedule, x_t, t), (t - 1).to(hr.device))
         terms = self.loss(model, estimate, hr, generator)
         loss = torch.stack(list(terms.values())).sum()

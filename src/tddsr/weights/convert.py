@@ -28,14 +28,10 @@ def convert(
 ) -> None:
     """Write one model again, the mean of several from one start, or one published checkpoint as a file of ours.
 
-    Args:
-        sources: names or files of models; or one published checkpoint, which its suffix tells.
-        output: a safetensors file.
-        autoencoder: see ``convert_published``, like ``known``, ``dtype`` and the errors.
-        known: only for a published checkpoint.
-        dtype: of the weights in the file.
-        deterministic: zero the weights that see x_T, so that pictures hang on no noise.
-        reach: lr pixels beyond which nothing moves a pixel, as measured: the margin of tiles.
+    Which of the three follows from ``sources``, names or files: a published checkpoint's suffix tells it. For one alone
+    are ``known`` and ``autoencoder``; they, ``output``, ``dtype`` and the errors are as of ``convert_published``.
+    ``deterministic``: zero the weights that see x_T, so that pictures hang on no noise. ``reach``: lr pixels beyond
+    which nothing moves a pixel, as measured: the margin of tiles.
     """
     first, *others = sources
     if not others and Path(first).suffix in SUFFIXES:
@@ -62,10 +58,7 @@ def convert(
 
 
 def average_models(models: Sequence[str | Path]) -> tuple[Model, str]:
-    """The mean of the weights of models that were trained from one start, and notes for it ("Model soups", 2022).
-
-    Args:
-        models: two or more, by name or file, of one configuration and one latent space.
+    """The mean of the weights of two or more models trained from one start, and notes for it ("Model soups", 2022).
 
     Raises:
         ModelError: as ``load_model``; or the models have not the same configuration and latent space.

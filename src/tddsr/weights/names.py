@@ -106,10 +106,7 @@ def find_graph(name_or_path: str | Path) -> Path | None:
 def find_weights(name_or_path: str | Path, strength: float, faithful: str | Path | None = None) -> Weights | None:
     """A model's weights, less sharp: ``between`` those of its faithful partner and its own; None at a strength of 1.
 
-    Args:
-        name_or_path: a model.
-        strength: 0 to 1.
-        faithful: the partner, by name or file; None: the one that comes with the model.
+    ``faithful``: the partner, by name or file; None: the one that comes with the model.
 
     Raises:
         ModelError: no such models, or not of one network.

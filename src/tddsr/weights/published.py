@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 
-from tddsr.downloads.cache import CACHE, cache_folder
-from tddsr.downloads.fetch import fetch, forget
+from tddsr.downloads.cache import cache_folder
+from tddsr.downloads.fetch import fetch, forget, making
 from tddsr.downloads.known import AUTOENCODER, Licence
 from tddsr.errors import DownloadError, ModelError
 from tddsr.model import ModelConfig, ScheduleConfig
@@ -74,32 +73,19 @@ def have_model(name: str) -> Path:
     Raises:
         ModelError: a file cannot be had, or is not what it should be.
     """
-    path = cache_folder() / f"{name}.safetensors"
-    if path.is_file():  # always whole; and a cache may be read-only
-        return path
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.is_file():  # nobody else was faster
-                _make(name, path)
-    except OSError as error:
-        raise DownloadError(
-            f"{path}: cannot be written ({error.strerror or error}); {CACHE} chooses another folder"
-        ) from error
+    file, path = MODELS[name].file, cache_folder() / f"{name}.safetensors"
+    with making(path) as missing:
+        if missing:
+            # Both first, so that whatever fails after that is the fault of the network's.
+            source, autoencoder = fetch(file), fetch(AUTOENCODER) if MODELS[name].latent else None
+            try:
+                convert_published(source, path, autoencoder=autoencoder, known=name)
+            except ModelError as error:
+                if file.sha256 is not None:
+                    raise
+                forget(source)  # without a known hash, what came may have been a hotspot's page of welcome
+                raise DownloadError(f"{error}; it was deleted: try again, or look what {file.url} gives") from error
     return path
-
-
-def _make(name: str, path: Path) -> None:
-    """Fetch both files first, so that whatever fails after that is the fault of the network's."""
-    file = MODELS[name].file
-    source, autoencoder = fetch(file), fetch(AUTOENCODER) if MODELS[name].latent else None
-    try:
-        convert_published(source, path, autoencoder=autoencoder, known=name)
-    except ModelError as error:
-        if file.sha256 is not None:
-            raise
-        forget(source)  # without a known hash, what came may have been a hotspot's page of welcome
-        raise DownloadError(f"{error}; it was deleted: try again, or look what {file.url} gives") from error
 
 
 def _space(path: Path, channels: int) -> Published:

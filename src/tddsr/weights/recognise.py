@@ -33,13 +33,6 @@ _PREFIXES = re.compile(r"^(?:module\.|_orig_mod\.)+")
 _TRAINING = ("loss.",)
 """Beside an autoencoder's weights: its perceptual loss and discriminator."""
 
-_MARKS = {
-    "Swin U-Net": ("input_blocks.",),
-    "VQ autoencoder": ("encoder.", "decoder."),
-    "RRDBNet": ("conv_first.", "body."),
-}
-"""What some of a network's names begin with, and no other's."""
-
 _NCNN_HALF = b"\x47\x6b\x30\x01"
 """What precedes weights in 16 bit in ncnn's files."""
 
@@ -69,11 +62,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_published(path: str | Path) -> Published:
-    """Read a published Swin U-Net, VQ autoencoder or RRDBNet.
-
-    Args:
-        path: a PyTorch checkpoint, bare or wrapped as training scripts do, or a safetensors file with such names; of an
-            RRDBNet also ncnn's file of weights.
+    """Read a published Swin U-Net, VQ autoencoder or RRDBNet, as ``read_weights``; of the last also ncnn's file.
 
     Raises:
         ModelError: no such file, not readable without running code, or another network's weights.
@@ -84,16 +73,16 @@ def read_published(path: str | Path) -> Published:
 def published(content: object, source: str) -> Published:
     """As ``read_published``, from what the file named ``source`` holds."""
     weights = _unwrap(content, source)
-    kinds = [kind for kind, prefixes in _MARKS.items() if any(key.startswith(prefixes) for key in weights)]
+    kinds = [kind for kind, (prefixes, _) in _KINDS.items() if any(key.startswith(prefixes) for key in weights)]
     if len(kinds) != 1:
-        found = f"both a {kinds[0]}'s and a {kinds[1]}'s" if kinds else f"not those of a {', a '.join(_MARKS)}"
+        found = f"both a {kinds[0]}'s and a {kinds[1]}'s" if kinds else f"not those of a {', a '.join(_KINDS)}"
         raise ModelError(f"{source}: the names of its weights are {found} (the first: {_some(list(weights))})")
     (kind,) = kinds
     if kind == "VQ autoencoder":
         weights = {key: value for key, value in weights.items() if not key.startswith(_TRAINING)}
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
     try:
-        config = _CONFIGS[kind](shapes)
+        config = _KINDS[kind][1](shapes)
         expected = _expected(config, shapes)
     except KeyError as error:
         raise ModelError(f"{source} is not a whole {kind}: it lacks {error.args[0]}") from error
@@ -209,11 +198,12 @@ def _rrdb_config(shapes: Mapping[str, Shape]) -> RRDBConfig:
     )
 
 
-_CONFIGS: dict[str, Callable[[Mapping[str, Shape]], SwinUNetConfig | VQConfig | RRDBConfig]] = {
-    "Swin U-Net": _unet_config,
-    "VQ autoencoder": _vq_config,
-    "RRDBNet": _rrdb_config,
+_KINDS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Shape]], SwinUNetConfig | VQConfig | RRDBConfig]]] = {
+    "Swin U-Net": (("input_blocks.",), _unet_config),
+    "VQ autoencoder": (("encoder.", "decoder."), _vq_config),
+    "RRDBNet": (("conv_first.", "body."), _rrdb_config),
 }
+"""What some of a network's names begin with, and no other's; and how its configuration follows from shapes."""
 
 
 def _ncnn_convs(blocks: int) -> tuple[dict[str, nn.Conv2d], int]:

@@ -7,17 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tddsr.downloads import known
 from tddsr.downloads.cache import cache_folder
-from tddsr.downloads.known import (
-    AUTOENCODER,
-    REALESRGAN_X4PLUS,
-    RESSHIFT_V1,
-    RESSHIFT_V2,
-    RESSHIFT_V3,
-    SINSR_V1,
-    SINSR_V2,
-    PublishedFile,
-)
 
 
 @dataclass(frozen=True)
@@ -27,16 +18,16 @@ class PublishedModel:
     ``schedule``: of ``ScheduleConfig``. ``purpose`` is one line for whoever chooses a model.
     """
 
-    file: PublishedFile
+    file: known.PublishedFile
     role: Literal["teacher", "student"]
     schedule: Mapping[str, float]
     purpose: str
     latent: bool = True
 
     @property
-    def files(self) -> tuple[PublishedFile, ...]:
+    def files(self) -> tuple[known.PublishedFile, ...]:
         """All that is downloaded for it."""
-        return (self.file, AUTOENCODER) if self.latent else (self.file,)
+        return (self.file, known.AUTOENCODER) if self.latent else (self.file,)
 
 
 _FIFTEEN = {"steps": 15, "kappa": 2, "power": 0.3, "min_noise": 0.04}
@@ -47,13 +38,13 @@ _ONE = {"steps": 1}
 
 MODELS = {
     "realesrgan-x4plus": PublishedModel(
-        REALESRGAN_X4PLUS, "teacher", _ONE, "Real-ESRGAN, the teacher of compact", latent=False
+        known.REALESRGAN_X4PLUS, "teacher", _ONE, "Real-ESRGAN, the teacher of compact", latent=False
     ),
-    "resshift": PublishedModel(RESSHIFT_V3, "teacher", _FOUR, "ResShift v3: diffusion in 4 steps"),
-    "resshift-v1": PublishedModel(RESSHIFT_V1, "teacher", _FIFTEEN, "ResShift v1: diffusion in 15 steps"),
-    "resshift-v2": PublishedModel(RESSHIFT_V2, "teacher", _FIFTEEN, "ResShift v2: diffusion in 15 steps"),
-    "sinsr": PublishedModel(SINSR_V1, "student", _FIFTEEN, "SinSR: ResShift in one step, as scored on RealSet65"),
-    "sinsr-v2": PublishedModel(SINSR_V2, "student", _FIFTEEN, "SinSR: ResShift in one step, as scored on RealSR"),
+    "resshift": PublishedModel(known.RESSHIFT_V3, "teacher", _FOUR, "ResShift v3: diffusion in 4 steps"),
+    "resshift-v1": PublishedModel(known.RESSHIFT_V1, "teacher", _FIFTEEN, "ResShift v1: diffusion in 15 steps"),
+    "resshift-v2": PublishedModel(known.RESSHIFT_V2, "teacher", _FIFTEEN, "ResShift v2: diffusion in 15 steps"),
+    "sinsr": PublishedModel(known.SINSR_V1, "student", _FIFTEEN, "SinSR: ResShift in one step, as scored on RealSet65"),
+    "sinsr-v2": PublishedModel(known.SINSR_V2, "student", _FIFTEEN, "SinSR: ResShift in one step, as scored on RealSR"),
 }
 """By name."""
 

@@ -17,15 +17,10 @@ Weights = dict[str, NDArray[Any]]
 
 
 def between(sharp: Path, faithful: Path, strength: float) -> Weights:
-    """(1 - strength) * faithful + strength * sharp: network interpolation (ESRGAN: Wang et al. 2018).
+    """(1 - strength) * faithful + strength * sharp, where they differ: network interpolation (ESRGAN, 2018).
 
-    Args:
-        sharp: a model file, whose types the result has.
-        faithful: one of the same network and from the same line: before its discriminator, say.
-        strength: 0 gives the weights of ``faithful``, 1 those of ``sharp``.
-
-    Returns:
-        those that differ.
+    ``sharp`` is a model file, whose types the result has; ``faithful`` one of the same network and from the same line:
+    before its discriminator, say.
 
     Raises:
         ModelError: a file that cannot be read, or the two are not of one network and latent space.
