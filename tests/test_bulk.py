@@ -1,6 +1,8 @@
 import contextlib
 import os
+import unicodedata
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,32 @@ def test_a_pipe_among_pictures_is_a_line_and_no_wait(tmp_path):
     (tmp_path / "b.jpg").symlink_to("b.jpg")
     with pytest.raises(ImageError, match="symbolic links"):
         read_picture(tmp_path / "b.jpg")
+
+
+@pytest.mark.parametrize("names", [
+    ["A.png", "a.png", "B.bmp", "b.png", "C.bmp", "c.bmp"], ["Sub/a.png", "sub/a.png"],
+    ["caf\u00e9.png", "cafe\u0301.png"], ["A.png", "a.png", "a.PNG"],
+])  # fmt: skip
+def test_names_that_differ_in_case_have_each_their_own_result_on_every_file_system(tmp_path, names):
+    inputs = [tmp_path / name for name in names]
+
+    def alike(paths: Iterable[Path | None]) -> set[str]:
+        return {unicodedata.normalize("NFC", str(path)).casefold() for path in paths}
+
+    def planned(inputs: list[Path]) -> dict[Path, Path | None]:
+        jobs = bulk.plan(inputs, f"{tmp_path}/out/", lambda path: path.with_suffix(".png"))
+        assert not [job.problem for job in jobs if job.problem]
+        return {job.input: job.output for job in jobs}
+
+    if "/" not in names[0]:
+        outputs = planned(inputs)
+        assert outputs == planned(inputs[::-1])  # they do not hang on the order
+        assert len(alike(outputs.values())) == len(names)
+    for path in inputs:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    if len(list(tmp_path.rglob("*.*"))) < len(names):
+        pytest.skip("this file system ignores case")
+    outputs = {job.input: job.output for job in bulk.plan([tmp_path], tmp_path / "out", lambda path: path)}
+    assert len(alike(outputs.values())) == len(outputs) == len(names)
+    assert all(path and path.suffix == source.suffix for source, path in outputs.items())

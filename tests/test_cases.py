@@ -716,6 +716,12 @@ def test_halves_are_rounded_up(upscaler):
     assert upscaler(photo(5, 15), scale=1.1).shape == (6, 17, 3)
 
 
+def test_the_border_of_a_picture_of_one_colour_is_as_its_inside():
+    green = np.full((40, 40, 3), (0, 255, 0), np.uint8)
+    for model in ("compact", "compact-small"):
+        assert np.abs(Upscaler.load(model, device="cpu")(green).astype(int) - green[0, 0]).max() <= 8
+
+
 # -- folders -----------------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import time
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -98,15 +99,35 @@ def _without_results(jobs: Sequence[Job], made_from: Callable[[Path], Path | Non
         )
 
 
+def _spot(job: Job) -> str:
+    """Where its output lies for a file system that ignores case and how accents are made; its source's own does not."""
+    if job.output is None or job.output.parent == job.input.parent:
+        return str(job.output)
+    return unicodedata.normalize("NFC", str(job.output)).casefold()
+
+
 def _told_apart(jobs: Sequence[Job]) -> Iterator[Job]:
     """The jobs; where several would write one file, those of another suffix keep it: ``a.bmp`` becomes ``a.bmp.png``.
 
-    So names hang on which pictures there are, and not on their order.
+    Names that differ in case only are numbered: ``a.png`` beside ``A.png`` becomes ``a.2.png``. So names hang on which
+    pictures there are, and not on their order.
     """
-    wanted = Counter(output for output, _ in {(job.output, job.input) for job in jobs})
+    wanted = Counter(spot for spot, _ in {(_spot(job), job.input) for job in jobs})
+    apart = []
     for job in jobs:
-        if job.output is not None and wanted[job.output] > 1 and job.input.suffix != job.output.suffix:
+        if job.output is not None and wanted[_spot(job)] > 1 and job.input.suffix != job.output.suffix:
             name = job.input.name + job.output.name[len(job.input.stem) :]
+            apart.append(replace(job, output=job.output.with_name(name)))
+        else:
+            apart.append(job)
+    alike: dict[str, set[Path]] = {}
+    for job in apart:
+        if job.output is not None:
+            alike.setdefault(_spot(job), set()).add(job.output)
+    for job in apart:
+        before = 0 if job.output is None else sorted(alike[_spot(job)]).index(job.output)
+        if job.output is not None and before:
+            name = f"{job.output.stem}.{before + 1}{job.output.suffix}"
             yield replace(job, output=job.output.with_name(name))
         else:
             yield job

@@ -39,6 +39,10 @@ slow; and results should not depend on the machine's memory."""
 
 _SMALLEST_TILE = 32
 
+_BEYOND, _ONE_COLOUR = 8, 8 / 255
+"""How far a side of one colour goes on, in lr pixels: to where the zeros beyond do no more harm, and on the grid of
+JPEG's blocks. What its values differ by at most, and red, green and blue by at least, of black to white."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -47,6 +51,54 @@ class Sampling:
     seed: int
     steps: int
     sampler: Sampler
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A picture as a network is shown it, which sees zeros beyond: sides of one colour go on for a while.
+
+    Not those of a grey, which come out right: networks that see more of them make photos in such frames no better.
+
+    ``span``: the values that are 0 and 1. ``own``: where in ``size`` the picture lies.
+    """
+
+    pixels: Pixels
+    span: tuple[float, float]
+    size: tuple[int, int]
+    own: Box
+
+    @classmethod
+    def of(cls, pixels: Pixels, span: tuple[float, float]) -> _Shown:
+        height, width = pixels.shape[:2]
+        sides = getattr(pixels, "sides", None) or (pixels[0], pixels[:, 0], pixels[-1], pixels[:, -1])
+        top, left, bottom, right = (_BEYOND * _is_coloured(side, _ONE_COLOUR * (span[1] - span[0])) for side in sides)
+        own = Box(top, left, top + height, left + width)
+        return cls(pixels, span, (own.bottom + bottom, own.right + right), own)
+
+    def read(self, box: Box) -> Floats:
+        """Take a box, which may reach beyond what is shown and is mirrored there, as (1,3,h,w)."""
+        rows = _places(box.top, box.bottom, self.size[0], self.own.top, self.own.bottom)
+        columns = _places(box.left, box.right, self.size[1], self.own.left, self.own.right)
+        black, white = map(np.float64, self.span)
+        first = rows.min()
+        part = self.pixels[first : rows.max() + 1][rows[:, None] - first, columns]
+        values = ((part - black) / (white - black)).astype(np.float32)
+        return np.broadcast_to(np.moveaxis(values, 2, 0)[None], (1, 3, box.height, box.width)).copy()
+
+
+def _is_coloured(side: Pixels, step: float) -> bool:
+    """Whether (pixels,channels) are one colour, and no grey; steps up to this are none."""
+    least, most = side.min(axis=0), side.max(axis=0)
+    return bool((most - least <= step).all() and np.ptp(most) > step)
+
+
+def _places(start: int, stop: int, length: int, first: int, last: int) -> NDArray[np.int_]:
+    """Which pixels of a line stand at start..stop-1: its own first..last-1 of ``length``, where the end ones go on.
+
+    All that is mirrored at both ends, again and again.
+    """
+    place = np.arange(start, stop) % (2 * length)
+    return np.minimum(place, 2 * length - 1 - place).clip(first, last - 1) - first
 
 
 Run = Callable[[list[Box]], Iterator[Floats]]
@@ -115,13 +167,14 @@ class Enlarger:
         Raises:
             ModelError: the network gives values that are no numbers.
         """
-        size = height, width = pixels.shape[:2]
+        shown = _Shown.of(pixels, span)
+        size = height, width = shown.size
         channels, count, start, factor = 1 if grey else 3, _Count(progress), 0, self.engine.scale
         kept = keep(np.zeros((1, 1, channels), np.float32)).nbytes
 
         def run(boxes: list[Box]) -> Iterator[Floats]:
-            flat = {box for box in boxes if contrast and np.ptp(_read(pixels, box, span)) < contrast}
-            made = self._run(pixels, [box for box in boxes if box not in flat], span, sampling)
+            flat = {box for box in boxes if contrast and np.ptp(shown.read(box)) < contrast}
+            made = self._run(shown, [box for box in boxes if box not in flat], sampling)
             for box in boxes:
                 if box in flat:
                     yield np.zeros((factor * box.height, factor * box.width, channels), np.float32)
@@ -136,8 +189,10 @@ class Enlarger:
                 bands = self._join(size, tile, halo, start, run, keep, count)
             try:
                 for band in bands:
-                    start += len(band) // factor
-                    yield band
+                    box = Box(start, 0, start + len(band) // factor, width)
+                    start, part = box.bottom, box.within(shown.own)
+                    if part.height > 0:
+                        yield _cut_out(band, box, part, factor)
                     del band  # or it would be there while the next one is made
             except MemoryError as error:
                 self._shrink(error, min(max(tile), max(size)), blended=halo is None)
@@ -253,11 +308,9 @@ class Enlarger:
                 yield done
             del done
 
-    def _run(
-        self, pixels: Pixels, boxes: Iterable[Box], span: tuple[float, float], sampling: Sampling
-    ) -> Iterator[Floats]:
+    def _run(self, shown: _Shown, boxes: Iterable[Box], sampling: Sampling) -> Iterator[Floats]:
         """(1,3,4h,4w) about [0,1] for each box."""
-        tiles = ((_read(pixels, box, span), self._noise(box, sampling.seed)) for box in boxes)
+        tiles = ((shown.read(box), self._noise(box, sampling.seed)) for box in boxes)
         return self.engine.run_each(tiles, sampling.steps, sampling.sampler)
 
     def _noise(self, box: Box, seed: int) -> Noise:
@@ -280,23 +333,6 @@ def _give_back() -> None:
     """Return what a tile has freed to the system: glibc keeps it, in pieces that do not fit the next one."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries have no need of it
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _mirrored(start: int, stop: int, length: int) -> NDArray[np.int_]:
-    """Where start..stop-1 lie on a line of ``length`` that is mirrored at both ends, again and again."""
-    place = np.arange(start, stop) % (2 * length)
-    return np.minimum(place, 2 * length - 1 - place)
-
-
-def _read(pixels: Pixels, box: Box, span: tuple[float, float]) -> Floats:
-    """Take a box, which may reach beyond the picture, as (1,3,h,w): the ends of ``span`` are 0 and 1."""
-    rows = _mirrored(box.top, box.bottom, pixels.shape[0])
-    columns = _mirrored(box.left, box.right, pixels.shape[1])
-    black, white = map(np.float64, span)
-    first = rows.min()
-    part = pixels[first : rows.max() + 1][rows[:, None] - first, columns]
-    values = ((part - black) / (white - black)).astype(np.float32)
-    return np.broadcast_to(np.moveaxis(values, 2, 0)[None], (1, 3, box.height, box.width)).copy()
 
 
 def _cut_out(large: Floats, box: Box, part: Box, factor: int) -> Floats:

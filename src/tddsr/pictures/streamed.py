@@ -39,9 +39,16 @@ class Rows:
         self.grey = image.bands == 1
         self.dtype: np.dtype[Any] = np.dtype(_DTYPES[image.format])
         self.shape: tuple[int, int, int] = (image.height, image.width, 3)
-        least, most = zip(*((int(band.min()), int(band.max())) for band in self._bands()), strict=True)
+        least, most, columns = [], [], []
+        for band in self._bands():
+            least.append(int(band.min()))
+            most.append(int(band.max()))
+            columns.append(band[:, [0, -1]])
         self._range: tuple[int, int] = (min(least), max(most))
         self._window = Window(self._bands())
+        left, right = np.concatenate(columns).swapaxes(0, 1)
+        self.sides = (self[:1][0], left, band[-1].copy(), right)
+        """The outermost rows and columns: of the top, left, bottom, right."""
 
     def _open(self) -> pyvips.Image:
         return open_in_rows(self._content, self._page, fail_on="warning")
