@@ -18,7 +18,7 @@ from tddsr import rng
 from tddsr.engines.engine import PASS_PIXELS, Engine, Noise, Sampler
 from tddsr.errors import ImageWarning, ModelError, UsageError
 from tddsr.pictures.picture import LUMA, Pixels
-from tddsr.pictures.rows import Floats
+from tddsr.pictures.rows import Floats, sides_of
 from tddsr.tiling import Box, feathered, fit, plan, round_up
 
 Tile = Literal["auto"] | int | None
@@ -41,7 +41,7 @@ _SMALLEST_TILE = 32
 
 _BEYOND, _ONE_COLOUR = 8, 8 / 255
 """How far a side of one colour goes on, in lr pixels: to where the zeros beyond do no more harm, and on the grid of
-JPEG's blocks. What its values differ by at most, and red, green and blue by at least, of black to white."""
+JPEG's blocks. What its values differ by at most, of black to white."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Sampling:
 class _Shown:
     """A picture as a network is shown it, which sees zeros beyond: sides of one colour go on for a while.
 
-    Not those of a grey, which come out right: networks that see more of them make photos in such frames no better.
+    Beyond a narrow frame of grey they do not: zeros do less harm there, and photos in such frames come out no better.
 
     ``span``: the values that are 0 and 1. ``own``: where in ``size`` the picture lies.
     """
@@ -70,8 +70,8 @@ class _Shown:
     @classmethod
     def of(cls, pixels: Pixels, span: tuple[float, float]) -> _Shown:
         height, width = pixels.shape[:2]
-        sides = getattr(pixels, "sides", None) or (pixels[0], pixels[:, 0], pixels[-1], pixels[:, -1])
-        top, left, bottom, right = (_BEYOND * _is_coloured(side, _ONE_COLOUR * (span[1] - span[0])) for side in sides)
+        sides = getattr(pixels, "sides", None) or sides_of(pixels)
+        top, left, bottom, right = (_BEYOND * _goes_on(side, _ONE_COLOUR * (span[1] - span[0])) for side in sides)
         own = Box(top, left, top + height, left + width)
         return cls(pixels, span, (own.bottom + bottom, own.right + right), own)
 
@@ -86,10 +86,11 @@ class _Shown:
         return np.broadcast_to(np.moveaxis(values, 2, 0)[None], (1, 3, box.height, box.width)).copy()
 
 
-def _is_coloured(side: Pixels, step: float) -> bool:
-    """Whether (pixels,channels) are one colour, and no grey; steps up to this are none."""
-    least, most = side.min(axis=0), side.max(axis=0)
-    return bool((most - least <= step).all() and np.ptp(most) > step)
+def _goes_on(side: Pixels, step: float) -> bool:
+    """Whether the outermost row of a side is one colour, or all of it is one grey; steps up to this are none."""
+    outermost = side[0]
+    coloured = np.ptp(outermost.max(axis=0)) > step
+    return bool((np.ptp(outermost if coloured else side.reshape(-1, side.shape[2]), axis=0) <= step).all())
 
 
 def _places(start: int, stop: int, length: int, first: int, last: int) -> NDArray[np.int_]:

@@ -33,6 +33,16 @@ _SHOWS = 1 / 512
 """Less of a colour than this is none: half a step of 8 bit."""
 
 
+DEPTH = 16
+"""How many of the outermost rows and columns say what may lie beyond a picture."""
+
+
+def sides_of(pixels: Pixels) -> tuple[Pixels, Pixels, Pixels, Pixels]:
+    """(at most ``DEPTH``,pixels,channels) from outside in, of the top, left, bottom, right of (H,W,channels)."""
+    across = pixels.swapaxes(0, 1)
+    return pixels[:DEPTH], across[:DEPTH], pixels[: -DEPTH - 1 : -1], across[: -DEPTH - 1 : -1]
+
+
 class Window:
     """Rows of a picture by their number, in order; what lies above those asked for last is forgotten."""
 

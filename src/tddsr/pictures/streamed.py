@@ -15,7 +15,7 @@ from tddsr.pictures.decoding import tags_of
 from tddsr.pictures.metadata import read_metadata
 from tddsr.pictures.picture import Picture, Pixels
 from tddsr.pictures.png import with_one_pixel
-from tddsr.pictures.rows import ROWS, Window
+from tddsr.pictures.rows import DEPTH, ROWS, Window, sides_of
 from tddsr.pictures.vips import open_in_rows, pyvips
 
 _LARGE = 2**24
@@ -39,16 +39,24 @@ class Rows:
         self.grey = image.bands == 1
         self.dtype: np.dtype[Any] = np.dtype(_DTYPES[image.format])
         self.shape: tuple[int, int, int] = (image.height, image.width, 3)
-        least, most, columns = [], [], []
+        least, most, left, right = [], [], [], []
+        last = np.empty((0, *self.shape[1:]), self.dtype)
         for band in self._bands():
             least.append(int(band.min()))
             most.append(int(band.max()))
-            columns.append(band[:, [0, -1]])
+            left.append(band[:, :DEPTH].copy())
+            right.append(band[:, -DEPTH:].copy())
+            last = np.concatenate([last, band[-DEPTH:]])[-DEPTH:]
         self._range: tuple[int, int] = (min(least), max(most))
         self._window = Window(self._bands())
-        left, right = np.concatenate(columns).swapaxes(0, 1)
-        self.sides = (self[:1][0], left, band[-1].copy(), right)
-        """The outermost rows and columns: of the top, left, bottom, right."""
+        first = self[:DEPTH]
+        self.sides = (
+            sides_of(first)[0],
+            sides_of(np.concatenate(left))[1],
+            sides_of(last)[2],
+            sides_of(np.concatenate(right))[3],
+        )
+        """As ``sides_of`` has them."""
 
     def _open(self) -> pyvips.Image:
         return open_in_rows(self._content, self._page, fail_on="warning")

@@ -40,7 +40,8 @@ def upscaler(student) -> Upscaler:
 @pytest.mark.parametrize("size", [(8, 8), (3, 50), (32, 32), (1, 1)])
 def test_pure_colours_are_as_right_at_the_border_as_inside(name, size):
     upscaler = Upscaler.load(name, device="cpu")
-    for colour in ((0, 255, 0), (255, 0, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255), (150, 60, 40)):
+    pure = [(0, 255, 0), (255, 0, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255), (150, 60, 40)]
+    for colour in (*pure, (0, 0, 0), (64, 64, 64), (255, 255, 255)):
         inside = np.abs(upscaler(np.full((80, 80, 3), colour, np.uint8))[159:161, 159:161].astype(int) - colour).max()
         error = np.abs(upscaler(np.full((*size, 3), colour, np.uint8)).astype(int) - colour)
         assert error.max() <= max(8, inside)
@@ -72,10 +73,24 @@ def test_blended_tiles_have_the_size_of_the_picture():
     assert not np.array_equal(large, without(upscaler, picture))
 
 
-def test_photos_and_sides_of_grey_stay_bit_identical(upscaler):
+def test_photos_and_narrow_frames_of_grey_stay_bit_identical(upscaler):
     whites = [framed(*SIDES, colour=(level, level, level + 3)) for level in (0, 128, 252)]
     for picture in (photo(), photo()[..., 0], *whites):
         assert np.array_equal(upscaler(picture), without(upscaler, picture))
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+@pytest.mark.parametrize("sides", [["bottom"], list(SIDES)])
+def test_wide_sides_of_grey_go_on_too(upscaler, level, sides):
+    within = framed(*sides, colour=(level, level, level))
+    wide = np.pad(
+        within, [(12 * ("top" in sides), 12), (12 * ("left" in sides), 12 * ("right" in sides)), (0, 0)], "edge"
+    )
+    inside = np.s_[-40:, :40]  # where the bottom's corner is
+    made = upscaler(wide)[inside]
+    assert not np.array_equal(made, without(upscaler, wide)[inside])
+    beyond = [(8 * ("top" in sides), 8), (8 * ("left" in sides), 8 * ("right" in sides)), (0, 0)]
+    assert np.array_equal(made, without(upscaler, np.pad(wide, beyond, "edge"))[:-32, 32 * ("left" in sides) :][inside])
 
 
 def test_little_noise_such_as_jpeg_leaves_does_not_matter(upscaler):
@@ -94,9 +109,11 @@ def test_depth_and_transparency_change_nothing(upscaler):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("colour", [(0, 255, 0), (255, 255, 255)])
 @pytest.mark.parametrize("sides", [*([side] for side in SIDES), list(SIDES)])
-def test_pictures_that_are_read_in_rows_are_made_alike(upscaler, monkeypatch, kind, sides):
-    content = saved(Image.fromarray(np.tile(framed(*sides), (3, 1, 1))), kind)
+def test_pictures_that_are_read_in_rows_are_made_alike(upscaler, monkeypatch, kind, sides, colour):
+    picture = np.pad(np.tile(framed(*sides, colour=colour), (3, 1, 1)), [(12, 12), (12, 12), (0, 0)], "edge")
+    content = saved(Image.fromarray(picture), kind)
     made = upscaler(content)
     monkeypatch.setattr(streamed, "_LARGE", 0)
     assert made == upscaler(content)
