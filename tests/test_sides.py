@@ -74,8 +74,8 @@ def test_blended_tiles_have_the_size_of_the_picture():
 
 
 def test_photos_and_narrow_frames_of_grey_stay_bit_identical(upscaler):
-    whites = [framed(*SIDES, colour=(level, level, level + 3)) for level in (0, 128, 252)]
-    for picture in (photo(), photo()[..., 0], *whites):
+    greys = [framed(*SIDES, colour=(level, level, level + 3)) for level in (0, 128, 252)]
+    for picture in (photo(), photo()[..., 0], *greys):
         assert np.array_equal(upscaler(picture), without(upscaler, picture))
 
 
