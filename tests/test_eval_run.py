@@ -363,7 +363,10 @@ def test_what_is_missing_says_what_it_needs_and_is_not_replaced(tmp_path, monkey
     (tmp_path / INCEPTION).write_bytes(b"weights")
     scores = load_scores(list(METRICS.values()), Setting(features=tmp_path))
     patterns = {f"Pattern-{period}" for period in (2, 4, 8, 16)}
-    assert set(scores.loaded) == {"PSNR", "SSIM", "MS-SSIM", "NIQE", "Blocks", "Grain", "Ringing", "Tint"} | patterns
+    assert (
+        set(scores.loaded)
+        == {"PSNR", "SSIM", "MS-SSIM", "NIQE", "Blocks", "Grain", "Specks", "Ringing", "Tint"} | patterns
+    )
     for name, remedy in {
         "LPIPS-Alex": "alexnet_lpips.safetensors does not exist: put",
         "LPIPS-VGG": "vgg16_lpips.safetensors does not exist: put",

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from tddsr import rng
-from tddsr.metrics.faults import blocks, grain, pattern, ringing, tint
+from tddsr.metrics.faults import blocks, grain, pattern, ringing, specks, tint
 from tests.conftest import photo
 
 
@@ -75,6 +75,21 @@ def test_ringing_is_what_overshoots_beside_hard_edges():
     assert float(ringing(truth, truth)) == float(ringing(soft, truth)) == 0
     assert float(ringing(ringed, truth)) == pytest.approx(0.1 * 255 / 12, rel=0.01)  # one of the twelve beside the edge
     assert torch.isnan(ringing(soft, torch.full((1, 3, 64, 64), 0.5)))
+
+
+def test_specks_are_dots_and_neither_lines_nor_edges():
+    lined = torch.full((1, 3, 100, 100), 0.3)
+    lined[..., 50:, :] = 0.9
+    lined[..., 20] = 0.8
+    lined[..., torch.arange(100), torch.arange(100)] = 1.0
+    lined[..., 30:32, 60:70] = 0.0
+    assert float(specks(lined)) == 0
+    dotted = torch.full((1, 3, 100, 100), 0.3)
+    dotted[..., 10:90:20, 10:90:20] = 0.7
+    dotted[..., 20, 20:22] = 0.7  # of two pixels
+    dotted[..., 0, 5] = 0.4  # not by enough
+    assert float(specks(dotted)) == 18
+    torch.testing.assert_close(specks(torch.cat([lined, dotted])), torch.tensor([0.0, 18.0]).double())
 
 
 def test_a_tint_is_how_far_the_colours_went():

@@ -28,6 +28,14 @@ _HARD = 100 / 255
 _REACH = 6
 """hr pixels beside a hard edge that are looked at for ringing."""
 
+_LINE = 5
+"""Length of the lines through a pixel of which none is as bright, hr pixels."""
+
+_SPECK = 40 / 255
+"""By how much it is brighter."""
+
+_DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
+
 _TINT_SIDE = 64
 """Of the squares over which colours are compared, hr pixels."""
 
@@ -102,6 +110,26 @@ def ringing(picture: Tensor, truth: Tensor) -> Tensor:
     beside = (highest - lowest > _HARD).to(light)
     beyond = (light - highest).clamp(min=0) + (lowest - light).clamp(min=0)
     return (beyond * beside).sum(dim=(1, 2, 3)) / beside.sum(dim=(1, 2, 3)) * 255
+
+
+def specks(picture: Tensor) -> Tensor:
+    """Bright dots, in 10 000 pixels: those that outshine the lines through them in all four directions.
+
+    Discriminators strew them over leaves and fur. Hairs and edges are lines themselves. Fine texture has some: compare
+    with the truth's.
+    """
+    light = luma(picture)
+    # Of every line of that length the darkest pixel, then of all such lines through a pixel the brightest of these.
+    lines = torch.stack([-_darkest(-_darkest(light, *along), *along) for along in _DIRECTIONS]).amax(dim=0)
+    return (light - lines > _SPECK).double().mean(dim=(1, 2, 3)) * 10_000
+
+
+def _darkest(light: Tensor, down: int, right: int) -> Tensor:
+    """The least of (B,1,H,W) on the line around each pixel that goes on by this; the border is repeated."""
+    height, width, middle = *light.shape[-2:], _LINE // 2
+    padded = F.pad(light, (middle,) * 4, mode="replicate")
+    places = [(middle + step * down, middle + step * right) for step in range(-middle, middle + 1)]
+    return torch.stack([padded[..., y : y + height, x : x + width] for y, x in places]).amin(dim=0)
 
 
 def tint(picture: Tensor, truth: Tensor) -> Tensor:

@@ -103,6 +103,7 @@ METRICS = {
             for period in (2, 4, 8, 16)
         ),
         Metric("Grain", "lower", (0, None), "none", _ready(faults.grain)),
+        Metric("Specks", "lower", (0, None), "none", _ready(faults.specks)),
         Metric("Ringing", "lower", (0, None), "reference", _ready(faults.ringing)),
         Metric("Tint", "lower", (0, None), "reference", _ready(faults.tint)),
         Metric("FID", "lower", (0, None), "set", lambda s: frechet.inception(s.features, s.device)),
