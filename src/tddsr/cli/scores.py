@@ -30,7 +30,7 @@ def evaluate(
     metrics: Annotated[list[str] | None, typer.Option(help="names, or all; by default the usual five")] = None,
     border: Annotated[int, typer.Option(min=0, help="pixels at each edge that PSNR and SSIM leave out")] = 0,
     colour: Annotated[Literal["y", "rgb"], typer.Option(help="what PSNR and SSIM look at")] = "y",
-    seeds: Annotated[int, typer.Option(min=1, help="noise seeds to average over")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="noise seeds to average over, where noise changes pictures")] = 3,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many pictures")] = None,
     crop: Annotated[int | None, typer.Option(min=32, help="score only the centre, so many hr pixels square")] = None,
     part: Annotated[tuple[float, float], typer.Option(help="shares of --hr, from and to, as data.part")] = (0, 1),
