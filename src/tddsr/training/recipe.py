@@ -138,7 +138,6 @@ class AdversaryConfig(_Section):
     adaptive: bool = Field(
         False, description="measure the adversarial gradients in units of the other terms' at the student's output"
     )
-    r1: float = Field(0.0, ge=0, description="penalty on the real pictures' gradient at the features (ADD)")
     hr: AnyDiscriminator = Field(DiscriminatorConfig(), description="the discriminator of hr pictures")
     lr: AnyDiscriminator = Field(DiscriminatorConfig(), description="the discriminator of lr pictures")
     downsampler: DownsamplerConfig = Field(
