@@ -21,7 +21,7 @@ from tddsr.pictures.encoding import encode
 from tddsr.pictures.jpeg import endings, has_all_scans
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.opening import HEIF, Source, content_of, count_pages, name_of, opened
-from tddsr.pictures.overlooked import bits_of, has_film, overlooked
+from tddsr.pictures.overlooked import has_film, overlooked, overlooked_bits
 from tddsr.pictures.picture import Layout, Picture, Pixels, convert
 from tddsr.pictures.pil import BAND, from_pil
 from tddsr.pictures.profiles import coded_colours, coded_profile
@@ -147,7 +147,7 @@ def read_picture(source: Source, in_rows: bool = False) -> Picture:
 
 def read_current(name: str, content: bytes, image: Image.Image, in_rows: bool = False) -> Picture:
     """The picture that an opened file is at; ``content`` is all that is in the file."""
-    bits = bits_of(content, image)
+    bits = overlooked_bits(content, image)
     image.info.update(overlooked(content, image.format))
     picture = streamed.read(content, image) if in_rows else None
     picture = picture or decoding.read(content, image) or from_pil(_load(name, content, image))
