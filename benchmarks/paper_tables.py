@@ -37,7 +37,7 @@ from tddsr.report.tables import Column, Group, Measured, Source, Unmeasured
 from tddsr.training.load import load_settings
 from tddsr.training.recipe import Part
 from tddsr.weights.names import SHIPPED
-from tddsr.weights.registry import MODELS, UNPUBLISHED, files_here
+from tddsr.weights.registry import MODELS, files_here
 
 TABLES = Path(__file__).parent / "tables"
 
@@ -246,8 +246,6 @@ def _method_missing(label: str, method: str) -> str | None:
         if files_here(model):
             return None
         return f"{model} is not on this machine; `tddsr upscale PICTURE --model {model}` downloads it, with its licence"
-    if model in UNPUBLISHED:
-        return f"{model}: {UNPUBLISHED[model]}"
     a_path = "/" in model or model.endswith(".safetensors")
     if a_path and model not in SHIPPED and not Path(model).exists():
         return f"{model} does not exist; 'rows.{label}.method=MODEL or FOLDER' says where it is"

@@ -2,19 +2,24 @@
 
 import math
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tddsr.diffusion import Schedule
 from tddsr.model import Model, ModelConfig, Role, ScheduleConfig
-from tddsr.networks.autoencoder import VQConfig
+from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.swin_unet import SwinUNetConfig
 
 SMALL_VQ = VQConfig(width=32, blocks=1, codes=64)
 SMALL_UNET = SwinUNetConfig(width=32, multiples=(1, 2, 2), blocks=1, swin_width=32, head_width=16, mlp_ratio=2)
 TINY_UNET = SMALL_UNET.model_copy(update={"multiples": (1,), "size": 16})
+
+fifteen_steps = partial(Schedule.geometric, steps=15, kappa=2.0, power=0.3, min_noise=0.04, end=0.99)
+"""The paper's schedule, but for what is said."""
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -54,6 +59,10 @@ def derive(network: nn.Module, prefix: str) -> None:
         for name, parameter in network.named_parameters():
             parameter.copy_(_weight(f"{prefix}.{name}", tuple(parameter.shape)))
     network.eval().requires_grad_(False)
+
+
+def decode_unquantised(space: VQAutoencoder, latent: Tensor) -> Tensor:
+    return space._run(space.decoder, space.post_quant_conv(latent))
 
 
 def noise(seed: int, width: int = 64) -> Tensor:

@@ -132,10 +132,9 @@ def test_adaptive_weights_are_ratios_of_gradients(tddsr):
         with_adversary(tddsr, adaptive=True, update="cyclic")
 
 
-@pytest.mark.parametrize("r1", [0.0, 1e-3])
-def test_features_can_be_trained_too(tddsr, r1):
+def test_features_can_be_trained_too(tddsr):
     looks = {"features": "alexnet", "size": 64, "train_features": True}
-    run, task, *_ = task_of(with_adversary(tddsr, hr=looks, r1=r1))
+    run, task, *_ = task_of(with_adversary(tddsr, hr=looks))
     before = weights(task)
     run._train_step(iter([run.patches[0]]))
     names = [name for name, _ in task.players["hr_discriminator"].network.named_parameters()]
@@ -154,14 +153,11 @@ def test_mixed_precision_trains_all_four(tddsr):
 
 
 @pytest.mark.parametrize("kind", ["hinge", "bce", "paper"])
-def test_every_adversarial_loss_trains_with_and_without_r1(tddsr, kind):
-    first = []
-    for r1 in (0.0, 1e-3):
-        run, *_ = task_of(with_adversary(tddsr, loss=kind, r1=r1))
-        first.append(run._train_step(iter([run.patches[0]]))["hr_discriminator/loss"])
-        run.step += 1
-        run._train_step(iter([run.patches[1]]))
-    assert first[1] > first[0]  # the penalty, on otherwise the same step
+def test_every_adversarial_loss_trains(tddsr, kind):
+    run, task, *_ = task_of(with_adversary(tddsr, loss=kind))
+    before = weights(task)
+    run._train_step(iter([run.patches[0]]))
+    assert moved(before, task) == task.players.keys()
 
 
 def test_pretraining_comes_first_and_the_student_waits(tddsr):

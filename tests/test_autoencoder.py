@@ -5,7 +5,7 @@ from torch import Tensor
 
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.layers import bicubic_x4
-from tests.derived import SMALL_VQ, assert_near, derive, golden, official_shapes, shapes
+from tests.derived import SMALL_VQ, assert_near, decode_unquantised, derive, golden, official_shapes, shapes
 
 GOLDEN = golden("small")
 
@@ -35,7 +35,7 @@ def test_encode_equals_the_official_one(space):
 
 
 def test_decode_without_quantisation_equals_the_official_one(space):
-    assert_near(space.decode(GOLDEN["y_latent"], quantise=False), GOLDEN["decoded_without_quantisation"])
+    assert_near(decode_unquantised(space, GOLDEN["y_latent"]), GOLDEN["decoded_without_quantisation"])
 
 
 def test_codes_and_decode_equal_the_official_ones(space):
@@ -88,12 +88,12 @@ def test_sizes_that_do_not_fit_are_refused(space):
 
 def test_channels_last_gives_the_same(space):
     image = torch.rand(1, 3, 32, 48) * 2 - 1
-    latent, picture = space.encode(image), space.decode(space.encode(image), quantise=False)
+    latent, picture = space.encode(image), decode_unquantised(space, space.encode(image))
     image = image.contiguous(memory_format=torch.channels_last)
     try:
         space.to(memory_format=torch.channels_last)
         assert_near(space.encode(image), latent)
-        assert_near(space.decode(latent, quantise=False), picture)
+        assert_near(decode_unquantised(space, latent), picture)
     finally:
         space.to(memory_format=torch.contiguous_format)
 
@@ -120,7 +120,7 @@ def test_full_size_equals_the_official_one():
     with torch.inference_mode():
         assert_near(space.encode(bicubic_x4(expected["lr"])), expected["y_latent"], 1e-3)
         latent = expected["y_latent"]
-        without = space.decode(latent, quantise=False)[..., ::4, ::4]
+        without = decode_unquantised(space, latent)[..., ::4, ::4]
         assert_near(without, expected["decoded_without_quantisation"], 1e-3)
         assert (space.codes(latent).flatten() != expected["code_indices"]).sum() <= 4
         assert_near(space.decode(official_codes(space, expected))[..., ::4, ::4], expected["decoded"], 1e-3)

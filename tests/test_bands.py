@@ -12,7 +12,7 @@ from tddsr.networks import bands
 from tddsr.networks.autoencoder import VQAutoencoder
 from tddsr.networks.bands import Stored, Upsampled
 from tddsr.networks.layers import conv3, norm
-from tests.derived import SMALL_VQ, assert_near, derive
+from tests.derived import SMALL_VQ, assert_near, decode_unquantised, derive
 
 ROW = 4 * 32 * 40
 """Bytes of the finest map's row in a picture 40 wide."""
@@ -42,7 +42,7 @@ def test_bands_change_nothing(space, band_bytes, channels_last):
     before = image.clone()
     with torch.no_grad():
         assert_near(space.encode(image), expected[0], 2e-5)
-        assert_near(space.decode(latent, quantise=False), expected[1], 2e-5)
+        assert_near(decode_unquantised(space, latent), expected[1], 2e-5)
     assert torch.equal(image, before)
 
 
@@ -59,7 +59,7 @@ def test_half_precision_is_as_near_as_without_bands(space):
     space.bfloat16().band_bytes = 3 * ROW
     with torch.no_grad():
         whole = plain(space, image.bfloat16(), latent.bfloat16())
-        banded = space.encode(image.bfloat16()), space.decode(latent.bfloat16(), quantise=False)
+        banded = space.encode(image.bfloat16()), decode_unquantised(space, latent.bfloat16())
     for a, b, c in zip(banded, whole, exact, strict=True):
         assert a.dtype == torch.bfloat16
         assert (a - c).square().mean() < 1.5 * (b - c).square().mean()
@@ -136,7 +136,7 @@ def peak(space: VQAutoencoder, side: int, banded: bool) -> float:
     latent = torch.randn(1, 3, side, side)
     with torch.no_grad(), _Live() as live:
         if banded:
-            space.decode(latent, quantise=False)
+            decode_unquantised(space, latent)
         else:
             space.decoder(latent)
     return float(live.peak / (4 * 32 * (4 * side) ** 2))

@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from tddsr import diffusion
-from tddsr.diffusion import Schedule
+from tests.derived import fifteen_steps
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "derived_small.npz")
 SCHEDULES = [
-    Schedule.geometric(),
-    Schedule.geometric(steps=4, min_noise=0.2),
-    Schedule.geometric(steps=15, kappa=0.4),
-    Schedule.geometric(steps=1),
-    Schedule.geometric().respaced(5),
+    fifteen_steps(),
+    fifteen_steps(steps=4, min_noise=0.2),
+    fifteen_steps(kappa=0.4),
+    fifteen_steps(steps=1),
+    fifteen_steps().respaced(5),
 ]
 
 
@@ -22,7 +22,7 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_schedule_equals_the_official_one():
-    torch.testing.assert_close(Schedule.geometric().sqrt_eta[1:], torch.from_numpy(GOLDEN["sqrt_etas"]).double())
+    torch.testing.assert_close(fifteen_steps().sqrt_eta[1:], torch.from_numpy(GOLDEN["sqrt_etas"]).double())
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -33,7 +33,7 @@ def test_eta_rises_from_0_to_just_below_1(schedule):
 
 
 def test_respacing_visits_the_official_steps_and_keeps_their_index():
-    full = Schedule.geometric()
+    full = fifteen_steps()
     five = full.respaced(5)
     assert five.index == (0, 3, 6, 9, 12)
     torch.testing.assert_close(five.sqrt_eta[1:], full.sqrt_eta[[1, 4, 7, 10, 13]])
@@ -44,17 +44,17 @@ def test_respacing_visits_the_official_steps_and_keeps_their_index():
 @pytest.mark.parametrize("steps", [0, 16])
 def test_respacing_refuses_impossible_numbers(steps):
     with pytest.raises(ValueError, match=str(steps)):
-        Schedule.geometric().respaced(steps)
+        fifteen_steps().respaced(steps)
 
 
 @pytest.mark.parametrize("settings", [{"steps": 0}, {"min_noise": 0.0}, {"end": 1.0}])
 def test_impossible_schedules_are_refused(settings):
     with pytest.raises(ValueError, match="schedule needs"):
-        Schedule.geometric(**settings)
+        fifteen_steps(**settings)
 
 
 def test_forward_has_the_mean_and_variance_of_eq_1():
-    schedule = Schedule.geometric()
+    schedule = fifteen_steps()
     x_0, y = noise(1, 1, 1, 1, seed=1), noise(1, 1, 1, 1, seed=2)
     eps = noise(200_000, 1, 1, 1)
     for t in (1, 8, 15):
@@ -65,7 +65,7 @@ def test_forward_has_the_mean_and_variance_of_eq_1():
 
 
 def test_forward_takes_a_step_for_each_sample():
-    schedule = Schedule.geometric()
+    schedule = fifteen_steps()
     x_0, y, eps = (noise(3, 2, 4, 4, seed=i) for i in range(3))
     together = diffusion.forward(schedule, x_0, y, torch.tensor([1, 7, 15]), eps)
     for i, t in enumerate((1, 7, 15)):
@@ -121,7 +121,7 @@ def test_an_oracle_is_returned_exactly(schedule):
 
 
 def test_the_network_sees_unit_variance_and_the_index_of_the_full_schedule():
-    schedule = Schedule.geometric().respaced(5)
+    schedule = fifteen_steps().respaced(5)
     seen = []
 
     def predict(x_t, index):
@@ -135,7 +135,7 @@ def test_the_network_sees_unit_variance_and_the_index_of_the_full_schedule():
 
 
 def test_steps_are_computed_in_the_type_of_the_latent():
-    schedule = Schedule.geometric()
+    schedule = fifteen_steps()
     x = noise(1, 3, 4, 4).float()
     assert diffusion.forward(schedule, x, x, 3, x).dtype == torch.float32
     assert diffusion.deterministic_step(schedule, x, x, x, 3).dtype == torch.float32

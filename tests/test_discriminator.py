@@ -50,9 +50,8 @@ def judge(network, image, seed=0):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 7, 8, 9, 64])
-@pytest.mark.parametrize("norm", ["batch", "group"])
-def test_any_batch_size(features, batch, norm):
-    logits = judge(make(features, norm=norm), picture(batch))
+def test_any_batch_size(features, batch):
+    logits = judge(make(features), picture(batch))
     assert len(logits) == len(features.channels)
     assert all(head.shape[0] == batch and head.isfinite().all() for head in logits)
 
@@ -63,11 +62,11 @@ def test_any_picture_size(features, size):
 
 
 def test_the_generator_alone_decides_the_view(features):
-    network, image = make(features, norm="group").eval(), picture()
+    network, image = make(features).eval(), picture()
     first, again, other = (judge(network, image, seed) for seed in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
-    plain = make(features, norm="group", augment=()).eval()
+    plain = make(features, augment=()).eval()
     assert torch.equal(judge(plain, image, 3)[0], judge(plain, image, 4)[0])
 
 
@@ -131,10 +130,10 @@ def test_every_convolution_is_of_spectral_norm_one(features):
 
 
 def test_it_learns_to_tell_two_kinds_apart(features):
-    network = make(features, norm="group")
-    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3, betas=(0.0, 0.99))
+    network = make(features)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2, betas=(0.0, 0.99))
     generator = torch.Generator().manual_seed(0)
-    for seed in range(30):
+    for seed in range(60 if features.tokens else 15):
         sharp = picture(4, seed=seed)
         smooth = torch.nn.functional.avg_pool2d(sharp, 5, 1, 2)
         real, fake = network(sharp, generator), network(smooth, generator)

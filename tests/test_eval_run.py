@@ -129,6 +129,13 @@ def test_the_files_hold_what_the_report_reads(sets, student, tmp_path):
     assert {path.parent.name for path in pictures.glob("*/0.png")} == {"hr", "lr", "nearest", "ours", "truth"}
 
 
+def test_a_model_that_ignores_noise_is_run_once_a_picture(sets, student, tmp_path):
+    student.network.ignore_noise()
+    save_model(student, tmp_path / "blind.safetensors")
+    assert run(tmp_path / "blind.safetensors", *sets, "--metrics", "psnr", "-o", tmp_path / "out").exit_code == 0
+    assert [(score["picture"], score["seed"]) for score in result(tmp_path / "out")["scores"]] == [("0", 0), ("1", 0)]
+
+
 def test_it_goes_on_where_it_stopped(sets, tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole" / "out", tmp_path / "stopped" / "out"
     arguments = ["bicubic", "nearest", *sets, "--metrics", "psnr,fd-vgg16", "--features", tmp_path]

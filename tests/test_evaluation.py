@@ -17,7 +17,7 @@ from tddsr.evaluation.pictures import find_pictures
 from tddsr.evaluation.results import Protocol
 from tddsr.evaluation.run import evaluate
 from tddsr.metrics.dists import DISTS
-from tddsr.metrics.fidelity import luma_y, ms_ssim, psnr, ssim, to_8_bit
+from tddsr.metrics.fidelity import as_saved, luma_y, ms_ssim, psnr, ssim
 from tddsr.metrics.frechet import frechet_distance
 from tddsr.metrics.niqe import fit, halve, niqe
 from tddsr.metrics.table import METRICS, Setting, choose, load_scores
@@ -131,7 +131,7 @@ def test_frechet_distance_equals_its_definition():
 
 
 def test_8_bit_rounds_and_clamps():
-    assert to_8_bit(torch.tensor([-1.0, 0.5, 2.0])).tolist() == pytest.approx([0, 128 / 255, 1])
+    assert as_saved(torch.tensor([-1.0, 0.5, 2.0])).tolist() == pytest.approx([0, 128 / 255, 1])
 
 
 def test_published_scores_of_bicubic_are_met(data, features):

@@ -194,7 +194,5 @@ def test_a_network_is_not_taken_for_another_kind(folder, tmp_path):
 def test_names_and_files_that_cannot_be_loaded_say_what_to_do(folder):
     with pytest.raises(ModelError, match=r"tddsr convert .*mine\.pth -o .*mine\.safetensors"):
         load_model(folder / "mine.pth")
-    with pytest.raises(ModelError, match="recipes/paper/realsr"):
-        load_model("tddsr-paper")
     with pytest.raises(ModelError, match=r"compact, compact-small, .*resshift, .*sinsr-v2"):
         load_model("no-such-model")

@@ -58,7 +58,6 @@ def test_what_the_wheel_holds_needs_nothing_from_the_checkout():
         "compact-follow",
         "compact-gpu",
         "compact-sharpen",
-        "compact-shift-teacher",
         "compact-texture",
     }
     for recipe in map(load_recipe, packaged):

@@ -4,14 +4,23 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from tddsr import diffusion
-from tddsr.diffusion import Schedule
 from tddsr.networks.autoencoder import VQAutoencoder
 from tddsr.networks.layers import bicubic_x4
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig
-from tests.derived import SMALL_UNET, SMALL_VQ, assert_near, derive, golden, noise, official_shapes, shapes
+from tests.derived import (
+    SMALL_UNET,
+    SMALL_VQ,
+    assert_near,
+    derive,
+    fifteen_steps,
+    golden,
+    noise,
+    official_shapes,
+    shapes,
+)
 
 GOLDEN = golden("small")
-SCHEDULE = Schedule.geometric()
+SCHEDULE = fifteen_steps()
 
 
 @pytest.fixture(scope="module")

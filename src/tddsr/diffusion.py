@@ -33,13 +33,12 @@ class Schedule:
     index: tuple[int, ...]
 
     @classmethod
-    def geometric(
-        cls, steps: int = 15, kappa: float = 2.0, power: float = 0.3, min_noise: float = 0.04, end: float = 0.99
-    ) -> Schedule:
+    def geometric(cls, steps: int, kappa: float, power: float, min_noise: float, end: float) -> Schedule:
         """ResShift's schedule: sqrt(eta_t) runs geometrically from its start to ``end``, with exponent ((t-1)/(T-1))^p.
 
         ``min_noise`` is the noise level at t = 1, so that sqrt(eta_1) = min(min_noise / kappa, min_noise).
-        The paper's teacher has T = 15, min_noise = 0.04; the four-step journal version has T = 4, min_noise = 0.2.
+        All have kappa = 2, p = 0.3 and ``end`` = 0.99; the paper's teacher T = 15, min_noise = 0.04, the four-step
+        journal version T = 4, min_noise = 0.2.
         """
         if steps < 1:
             raise ValueError(f"a schedule needs at least 1 step, not {steps}")

@@ -39,9 +39,11 @@ slow; and results should not depend on the machine's memory."""
 
 _SMALLEST_TILE = 32
 
-_BEYOND, _ONE_COLOUR = 8, 8 / 255
-"""How far a side of one colour goes on, in lr pixels: to where the zeros beyond do no more harm, and on the grid of
-JPEG's blocks. What its values differ by at most, of black to white."""
+_BEYOND = 8
+"""lr pixels by which a side of one colour goes on: zeros farther out do no harm, and JPEG's blocks keep their grid."""
+
+_ONE_COLOUR = 8 / 255
+"""The most that values of one colour differ by, black to white being 1."""
 
 
 @dataclass(frozen=True)

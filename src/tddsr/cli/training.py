@@ -18,7 +18,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="name or path of a recipe")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data.batch=16")] = None,
     device: DeviceOption = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="take one step, keep nothing, say what it took")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="take one step and say what it took")] = False,
 ) -> None:
     """Train a teacher or distil a student. The same command again goes on from the last checkpoint."""
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # else its last bit hangs on memory addresses: resuming is exact

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from tddsr.device import pick_device
+from tddsr.engines.torch import TorchEngine
 from tddsr.enlarge import Tile
 from tddsr.errors import ImageError, MethodUnavailableError, ModelError, UsageError
 from tddsr.evaluation.pictures import Pair, by_name, centre_by_blocks
@@ -49,8 +50,8 @@ def check_name(name: str) -> None:
 class Method:
     """A way to enlarge; ``steps`` of the network, where it takes any.
 
-    ``noisy``: it draws noise, so that it is scored with several seeds. ``digest``: of its weights or finished pictures,
-    where it has any.
+    ``noisy``: noise changes its pictures, so it is scored with several seeds. ``digest``: of its weights or finished
+    pictures, where it has any.
     """
 
     spec: str
@@ -147,13 +148,14 @@ def _model(spec: str, name: str, device: torch.device | str, tile: Tile) -> tupl
     if not model or (digits and not digits.isdecimal()) or sampler not in ("", "deterministic", "stochastic"):
         raise UsageError(f"'{spec}' is not MODEL, MODEL@STEPS or MODEL@STEPS:stochastic")
     try:
-        upscaler = Upscaler.load(model, engine="torch", device=str(device), tile=tile)
+        engine = TorchEngine.load(model, str(device))
     except ModelError as error:
         if model in MODELS:  # known, but its files cannot be had
             raise MethodUnavailableError(str(error)) from error
         raise UsageError(f"{error}; a method may also be {', '.join(PLAIN)} or NAME=FOLDER") from error
-    steps = int(digits) if digits else upscaler.engine.default_steps
-    upscaler.engine.check_steps(steps)
+    steps = int(digits) if digits else engine.default_steps
+    engine.check_steps(steps)
+    upscaler = Upscaler(engine, tile)
 
     def enlarge(pair: Pair, seed: int) -> Pixels:
         return upscaler(
@@ -162,7 +164,7 @@ def _model(spec: str, name: str, device: torch.device | str, tile: Tile) -> tupl
 
     label = Path(model).stem if Path(model).is_file() else model
     return name or "-".join(filter(None, [f"{label}@{digits}" if digits else label, sampler])), Method(
-        spec, enlarge, steps, noisy=True, digest=file_hash(find_model(model))[:16]
+        spec, enlarge, steps, noisy=engine.noisy, digest=file_hash(find_model(model))[:16]
     )
 
 

@@ -47,7 +47,7 @@ def statement(protocol: Protocol, pictures: PictureSet, scores: Scores, rows: Se
         parts.append(f"{' and '.join(sets)} over all pictures of a seed (biased upwards where they are few)")
     tile = str(protocol.tile)
     parts += [
-        f"mean over {protocol.seeds} noise seed{'s' * (protocol.seeds > 1)}",
+        f"mean over {protocol.seeds} noise seed{'s where noise changes pictures' * (protocol.seeds > 1)}",
         {"None": "no tiles", "auto": "tiles fitted to memory"}.get(tile, f"tiles of {tile} lr pixels"),
         f"{protocol.dtype} on {protocol.device}",
     ]

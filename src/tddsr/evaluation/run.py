@@ -50,7 +50,7 @@ def evaluate(
     workers: int = 1,
     progress: Callable[[], object] = lambda: None,
 ) -> Result:
-    """Score every method on every picture, with noise seeds 0 to ``protocol.seeds`` - 1 where it draws noise.
+    """Score every method on every picture, with noise seeds 0 to ``protocol.seeds`` - 1 where noise matters.
 
     A picture that cannot be read, or that a method fails on, is a ``Failure``; the others go on.
 

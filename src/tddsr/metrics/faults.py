@@ -78,10 +78,10 @@ def pattern(picture: Tensor, period: int) -> Tensor:
 
 
 def grain(picture: Tensor) -> Tensor:
-    """Noise in flat places, in levels of 255: what is left of light beside a slope, where there is least of it.
+    """Noise in flat places, in levels of 255: how far light strays from an even slope.
 
-    The mean of the calmest tenth of squares of 32 by 32; those that are quite black or white do not count. NaN where
-    there are none.
+    Of each square of 32 by 32, the deviation from the plane that fits it best; of these the mean of the smallest tenth.
+    Squares that are quite black or white do not count. NaN where there are none.
     """
     light = luma(picture)
     height, width = (side - side % _FLAT_SIDE for side in light.shape[-2:])

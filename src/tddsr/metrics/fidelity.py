@@ -31,7 +31,7 @@ def luma_y(image: Tensor) -> Tensor:
     return ((image * weights[:, None, None]).sum(dim=1, keepdim=True) + 16) / 255
 
 
-def to_8_bit(image: Tensor) -> Tensor:
+def as_saved(image: Tensor) -> Tensor:
     """Clamp to [0,1] and round to whole multiples of 1/255, as a saved picture would be."""
     return (image.clamp(0, 1) * 255).round() / 255
 

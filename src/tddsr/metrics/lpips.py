@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tddsr.networks.features import FeatureName, load_features
+from tddsr.networks.features import LPIPSBackbone, load_features
 from tddsr.networks.layers import FeatureNetwork
 
 
@@ -41,7 +41,7 @@ class LPIPS(nn.Module):
     ``name`` and ``folder``: of the feature network, as ``load_features``, like the errors.
     """
 
-    def __init__(self, name: FeatureName, folder: str | Path | None = None) -> None:
+    def __init__(self, name: LPIPSBackbone, folder: str | Path | None = None) -> None:
         super().__init__()
         # Its own copy, which may move to another device than others.
         self.network = load_features(name, folder, trainable=True)

@@ -18,7 +18,7 @@ from tddsr.metrics.dists import DISTS
 from tddsr.metrics.fidelity import Colour, ms_ssim, psnr, ssim
 from tddsr.metrics.lpips import LPIPS
 from tddsr.metrics.niqe import niqe
-from tddsr.networks.features import FeatureName
+from tddsr.networks.features import LPIPSBackbone
 
 Score = Callable[..., Tensor]
 """(picture) or, where it compares, (picture, its truth), both (B,3,H,W) in [0,1] -> (B,), NaN where it is not defined;
@@ -67,7 +67,7 @@ def _compared(network: torch.nn.Module, device: torch.device) -> Score:
     return lambda image, truth: network(image.to(device) * 2 - 1, truth.to(device) * 2 - 1)
 
 
-def _lpips(name: FeatureName) -> Callable[[Setting], Score]:
+def _lpips(name: LPIPSBackbone) -> Callable[[Setting], Score]:
     return lambda setting: _compared(LPIPS(name, setting.features), setting.device)
 
 

@@ -228,9 +228,9 @@ class VQAutoencoder(LatentSpace):
         # The difference is exactly 0: the value is the code's, the gradient and the memory order are the latent's.
         return (latent - latent.detach()) + nearest
 
-    def decode(self, latent: Tensor, quantise: bool = True) -> Tensor:
-        """As ``LatentSpace`` has it, of a latent as ``encode`` or a network gives it; not ``quantise``: as it is."""
-        return self._run(self.decoder, self.post_quant_conv(self.quantise(latent) if quantise else latent))
+    def decode(self, latent: Tensor) -> Tensor:
+        """As ``LatentSpace`` has it, of a latent as ``encode`` or a network gives it."""
+        return self._run(self.decoder, self.post_quant_conv(self.quantise(latent)))
 
     def _run(self, network: nn.Sequential, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or torch.compiler.is_compiling():

@@ -21,6 +21,7 @@ from tddsr.networks.layers import (
     Recomputed,
     bicubic_x4,
     check_multiple,
+    conv3,
     in_graph_bands,
     part_bytes,
     time_waves,
@@ -68,9 +69,9 @@ class _Block(Recomputed):
 
     def __init__(self, width: int, time_features: int) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_in = conv3(width, width)
         self.time = nn.Linear(time_features, 2 * width)
-        self.conv_out = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_out = conv3(width, width)
         zero(self.time)
         zero(self.conv_out)
 
@@ -91,8 +92,8 @@ class _Tail(nn.Module):
         super().__init__()
         self.space = space
         self.spread = nn.Conv2d(width, channels * space.factor**2, 1)
-        self.mix = nn.Conv2d(channels + 3, channels, 3, padding=1)
-        self.out = nn.Conv2d(channels, 3, 3, padding=1)
+        self.mix = conv3(channels + 3, channels)
+        self.out = conv3(channels, 3)
         zero(self.out)
 
     def forward(self, features: Tensor, x_0: Tensor) -> Tensor:
@@ -134,7 +135,7 @@ class CompactNet(Network):
         self.embed = nn.Sequential(nn.Linear(features, features), nn.SiLU(), nn.Linear(features, features), nn.SiLU())
         # x_t is all noise at t = T and nearly x_0 at t = 1, so its way in is weighted by the time step; it starts
         # nearly closed, since noise let through early is what a network takes longest to unlearn.
-        self.stem_lr = nn.Conv2d(3, widths[0], 3, padding=1)
+        self.stem_lr = conv3(3, widths[0])
         self.stem_x = nn.Conv2d(space.channels, widths[0], 3, padding=1, bias=False)
         self.gate = nn.Linear(features, widths[0])
         # Not normal_: on the meta device, where models are made to be loaded, its first call takes a second of imports.
@@ -151,7 +152,7 @@ class CompactNet(Network):
         self.middle = blocks(config.middle_blocks, widths[-1])
         self.up = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in steps)
         self.decoder = nn.ModuleList(blocks(n, w) for n, w in zip(config.decoder_blocks, widths[:-1], strict=True))
-        self.head = nn.Conv2d(widths[0], space.channels, 3, padding=1)
+        self.head = conv3(widths[0], space.channels)
         zero(self.head)
         self.tail = _Tail(widths[0], config.tail, space) if config.tail else None
 

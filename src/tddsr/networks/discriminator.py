@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from tddsr.networks.features import BackboneName
-from tddsr.networks.layers import Config, FeatureNetwork
+from tddsr.networks.layers import Config, FeatureNetwork, conv3
 
 Augmentation = Literal["translation", "cutout"]
 
@@ -26,7 +25,6 @@ class DiscriminatorConfig(Config):
     features: BackboneName = Field("efficientnet_lite0", description="the feature network")
     train_features: bool = Field(False, description="train a copy of the feature network with the heads")
     size: int | None = Field(None, ge=64, description="side of the square that is looked at; unset: 224 (DINO) or 128")
-    norm: Literal["batch", "group"] = Field("batch", description="of the heads")
     augment: tuple[Augmentation, ...] = Field(
         ("translation", "cutout"),
         description="of what is looked at; none of colours, which would hide a shift of them",
@@ -61,14 +59,13 @@ class _Head(nn.Module):
     Over tokens in their order (kernel 9), or over a map (kernel 3x3).
     """
 
-    def __init__(self, channels: int, tokens: bool, norm: Literal["batch", "group"]) -> None:
+    def __init__(self, channels: int, tokens: bool) -> None:
         super().__init__()
         conv: type[nn.Conv1d] | type[nn.Conv2d] = nn.Conv1d if tokens else nn.Conv2d
         kernel = 9 if tokens else 3
 
         def normed(layer: nn.Module) -> nn.Sequential:
-            scale = GroupedBatchNorm(channels) if norm == "batch" else nn.GroupNorm(4, channels)
-            return nn.Sequential(spectral_norm(layer), scale, nn.LeakyReLU(0.2))
+            return nn.Sequential(spectral_norm(layer), GroupedBatchNorm(channels), nn.LeakyReLU(0.2))
 
         self.enter = normed(conv(channels, channels, 1))
         self.neighbours = normed(conv(channels, channels, kernel, padding=kernel // 2, padding_mode="circular"))
@@ -128,7 +125,7 @@ class Discriminator(nn.Module):
             self.features = features
         else:
             self.__dict__["features"] = features  # not registered
-        self.heads = nn.ModuleList(_Head(n, features.tokens, config.norm) for n in features.channels)
+        self.heads = nn.ModuleList(_Head(n, features.tokens) for n in features.channels)
 
     def _view(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Augmented, enlarged smoothly where it is small, and cut to the size that the feature network sees."""
@@ -140,17 +137,10 @@ class Discriminator(nn.Module):
             image = F.interpolate(image, (round(height * scale), round(width * scale)), mode="bicubic")
         return _crop_each(image, size, size, generator)
 
-    def levels(self, image: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """What the heads judge: (B,3,H,W) in [-1,1] of any size -> the feature network's levels."""
-        return self.features(self._view(image, generator))  # type: ignore[no-any-return]
-
-    def judge(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Logits (B, places) of every level."""
-        return [head(level) for head, level in zip(self.heads, levels, strict=True)]
-
     def forward(self, image: Tensor, generator: torch.Generator) -> list[Tensor]:
         """(B,3,H,W) in [-1,1] of any size -> logits (B, places) of every level; the generator augments."""
-        return self.judge(self.levels(image, generator))
+        levels = self.features(self._view(image, generator))
+        return [head(level) for head, level in zip(self.heads, levels, strict=True)]
 
 
 class PixelDiscriminator(nn.Module):
@@ -168,21 +158,16 @@ class PixelDiscriminator(nn.Module):
             return spectral_norm(nn.Conv2d(inputs, outputs, kernel, stride, padding=1, bias=False))
 
         steps = list(itertools.pairwise(widths))
-        self.enter = nn.Conv2d(3 * config.block**2, widths[0], 3, padding=1)
+        self.enter = conv3(3 * config.block**2, widths[0])
         self.down = nn.ModuleList(conv(fine, coarse, 4, 2) for fine, coarse in steps)
         self.up = nn.ModuleList(conv(coarse, fine) for fine, coarse in reversed(steps))
         self.leave = nn.Sequential(
             conv(widths[0], widths[0]), nn.LeakyReLU(0.2), conv(widths[0], widths[0]), nn.LeakyReLU(0.2),
-            nn.Conv2d(widths[0], 1, 3, padding=1),
+            conv3(widths[0], 1),
         )  # fmt: skip
 
-    def levels(self, image: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """The picture itself; nothing is drawn."""
-        return [image]
-
-    def judge(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Logits (B, blocks), large where real, of (B,3,H,W) in [-1,1], sides of at least 8 blocks."""
-        (image,) = levels
+    def forward(self, image: Tensor, generator: torch.Generator) -> list[Tensor]:
+        """(B,3,H,W) in [-1,1], sides of at least 8 blocks -> logits (B, blocks), one level; nothing is drawn."""
         x = F.leaky_relu(self.enter(F.pixel_unshuffle(image, self.config.block)), 0.2)
         skips = []
         for layer in self.down:
@@ -192,7 +177,3 @@ class PixelDiscriminator(nn.Module):
             skip = skips.pop()
             x = F.leaky_relu(layer(F.interpolate(x, skip.shape[-2:], mode="bilinear")), 0.2) + skip
         return [self.leave(x).flatten(1).float()]
-
-    def forward(self, image: Tensor, generator: torch.Generator) -> list[Tensor]:
-        """(B,3,H,W) in [-1,1] -> a logit for each block; a single level."""
-        return self.judge(self.levels(image, generator))

@@ -37,7 +37,7 @@ class Downsampler(nn.Module, ABC):
 
 
 _SHARPNESS = 8.0
-"""Logits are so many times the parameters: e^-8 is next to no weight, and yet a parameter's move of 1 away."""
+"""Logits are so many times the parameters: one at -1 has next to no weight (e^-8), and is still learnt soon."""
 
 
 class AttentionDownsampler(Downsampler):

@@ -26,8 +26,8 @@ from tddsr.files import file_hash
 from tddsr.networks.efficientnet import CONVOLUTIONS, EfficientNetLite0
 from tddsr.networks.layers import FeatureNetwork
 
-FeatureName = Literal["alexnet", "vgg16"]
-"""Networks that LPIPS has heads for."""
+LPIPSBackbone = Literal["alexnet", "vgg16"]
+"""Those of ``BackboneName`` that LPIPS has heads for."""
 
 BackboneName = Literal["alexnet", "vgg16", "efficientnet_lite0", "dino_vits16"]
 """Networks that ``load_features`` knows."""
@@ -90,7 +90,7 @@ class _Normalise(nn.Module):
 class ConvFeatures(FeatureNetwork):
     """AlexNet or VGG16, tapped where LPIPS taps them; random weights until they are loaded."""
 
-    def __init__(self, name: FeatureName) -> None:
+    def __init__(self, name: LPIPSBackbone) -> None:
         super().__init__()
         self.features, self.taps = _alexnet() if name == "alexnet" else _vgg16()
         self.channels = (64, 192, 384, 256, 256) if name == "alexnet" else (64, 128, 256, 512, 512)

@@ -18,7 +18,7 @@ GROUPS = 32
 """Groups of every GroupNorm; widths are multiples of it."""
 
 _GRAPH_BANDS = 8
-"""In which an exported graph computes maps at hr size."""
+"""Number of bands of rows in which an exported graph computes maps at hr size."""
 
 
 class Config(BaseModel, extra="forbid", frozen=True):
@@ -108,7 +108,7 @@ class Network(nn.Module, ABC):
     """Height and width of lr are multiples of this."""
 
     bytes_per_lr_pixel: int | None = None
-    """See ``Model``."""
+    """Peak memory of one evaluation in float32; None: not measured."""
 
     @property
     def halo(self) -> int | None:

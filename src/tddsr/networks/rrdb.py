@@ -186,7 +186,7 @@ def _strongest(norms: Tensor, count: int) -> Tensor:
     return norms.topk(count).indices.sort().values
 
 
-def _size(weight: Tensor, axis: int) -> Tensor:
+def _squared_norms(weight: Tensor, axis: int) -> Tensor:
     return weight.pow(2).sum(dim=[a for a in range(weight.ndim) if a != axis])
 
 
@@ -205,7 +205,7 @@ def shrink(weights: Mapping[str, Tensor], whole: RRDBConfig, part: RRDBConfig) -
     blocks = torch.linspace(0, whole.blocks - 1, part.blocks).round().int().tolist()
     convs = range(1, CONVOLUTIONS + 1)
     reading = [weights[f"body.{b}.rdb1.conv{c}.weight"][:, : whole.features] for b in blocks for c in convs]
-    features = _strongest(torch.stack([_size(weight, 1) for weight in reading]).sum(dim=0), part.features)
+    features = _strongest(torch.stack([_squared_norms(weight, 1) for weight in reading]).sum(dim=0), part.features)
     small: dict[str, Tensor] = {}
 
     def take(target: str, source: str, outputs: Tensor, inputs: Tensor | None = None) -> None:
@@ -224,7 +224,7 @@ def shrink(weights: Mapping[str, Tensor], whole: RRDBConfig, part: RRDBConfig) -
             for conv in range(1, CONVOLUTIONS):
                 begin = whole.features + (conv - 1) * whole.growth
                 later = [
-                    _size(weights[f"{place}{c}.weight"][:, begin : begin + whole.growth], 1)
+                    _squared_norms(weights[f"{place}{c}.weight"][:, begin : begin + whole.growth], 1)
                     for c in range(conv + 1, CONVOLUTIONS + 1)
                 ]
                 grown = _strongest(torch.stack(later).sum(dim=0), part.growth)
@@ -235,7 +235,7 @@ def shrink(weights: Mapping[str, Tensor], whole: RRDBConfig, part: RRDBConfig) -
     before = features
     tail = [*(f"conv_up{doubling + 1}" for doubling in range(int(math.log2(part.tail_scale)))), "conv_hr", "conv_last"]
     for name, reader in itertools.pairwise(tail):
-        read = _strongest(_size(weights[f"{reader}.weight"], 1), part.tail_features)
+        read = _strongest(_squared_norms(weights[f"{reader}.weight"], 1), part.tail_features)
         take(name, name, read, before)
         before = read
     take("conv_last", "conv_last", torch.arange(len(weights["conv_last.weight"])), before)

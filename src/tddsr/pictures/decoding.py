@@ -34,7 +34,7 @@ _JPEG, _YCBCR = 7, 6
 """A compression, and colours that libvips takes for RGB if they are not compressed so."""
 
 _CLEAR = (1, 2)
-"""What an extra channel says of itself if it is transparency; by that of the first kind libvips divides the colours."""
+"""Kinds of extra channel that are transparency: 1, colours are multiplied by it (libvips undoes that); 2, not."""
 
 
 def _is_usual(image: pyvips.Image) -> bool:

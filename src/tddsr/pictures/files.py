@@ -21,9 +21,9 @@ from tddsr.pictures.encoding import encode
 from tddsr.pictures.jpeg import endings, has_all_scans
 from tddsr.pictures.metadata import Metadata
 from tddsr.pictures.opening import HEIF, Source, content_of, count_pages, name_of, opened
-from tddsr.pictures.overlooked import bits_of, has_film, overlooked
+from tddsr.pictures.overlooked import has_film, overlooked, overlooked_bits
 from tddsr.pictures.picture import Layout, Picture, Pixels, convert
-from tddsr.pictures.pil import from_pil
+from tddsr.pictures.pil import BAND, from_pil
 from tddsr.pictures.profiles import coded_colours, coded_profile
 from tddsr.pictures.vips import pyvips
 
@@ -58,9 +58,6 @@ ANIMATIONS = {"GIF", "WEBP", "PNG", "AVIF"}
 
 _ANIMATED = {".gif", ".avif"}
 """Their suffixes, of those that are not written."""
-
-_BAND = 256
-"""Rows that are put together at a time."""
 
 
 def _load(name: str, content: bytes, image: Image.Image) -> Image.Image:
@@ -150,7 +147,7 @@ def read_picture(source: Source, in_rows: bool = False) -> Picture:
 
 def read_current(name: str, content: bytes, image: Image.Image, in_rows: bool = False) -> Picture:
     """The picture that an opened file is at; ``content`` is all that is in the file."""
-    bits = bits_of(content, image)
+    bits = overlooked_bits(content, image)
     image.info.update(overlooked(content, image.format))
     picture = streamed.read(content, image) if in_rows else None
     picture = picture or decoding.read(content, image) or from_pil(_load(name, content, image))
@@ -278,7 +275,7 @@ def write_picture(path: Path, picture: Picture) -> None:
 
 
 def _bands(picture: Picture, dtype: np.dtype[Any]) -> Iterator[Pixels]:
-    for top in range(0, picture.size[1], _BAND):
-        rows = slice(top, top + _BAND)
+    for top in range(0, picture.size[1], BAND):
+        rows = slice(top, top + BAND)
         alpha = None if picture.alpha is None else picture.alpha[rows]
         yield convert(replace(picture, rgb=picture.rgb[rows], alpha=alpha).pixels, dtype)

@@ -109,9 +109,9 @@ class Metadata:
 
 
 def turned(details: dict[int, Any]) -> dict[int, Any]:
-    """A directory of which a comment in letters of 16 bit has the other order of bytes: it is that of its file.
+    """A directory with the two bytes of each letter swapped in a comment in 16-bit letters.
 
-    That of ``Metadata.exif`` is from high to low.
+    For files whose numbers begin with the low byte, where those of ``Metadata.exif`` begin with the high one.
     """
     comment = details.get(Base.UserComment)
     if not (isinstance(comment, bytes) and comment.startswith(_UNICODE)):

@@ -38,7 +38,7 @@ def _joined(content: bytes, at: int) -> bytes:
     return b"".join(parts)
 
 
-def bits_of(content: bytes, image: Image.Image) -> int:
+def overlooked_bits(content: bytes, image: Image.Image) -> int:
     """Of a channel of a PPM, JPEG 2000 or SGI, of which Pillow makes 8 if there are colours; 8 of all others."""
     if image.format == "PPM":
         tiles = getattr(image, "tile", ())

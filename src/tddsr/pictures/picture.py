@@ -24,7 +24,7 @@ _MOST_OUTSIDE = 0.1
 """Share of the values; in pictures of 0 to 1 only lights are brighter than white."""
 
 _STEP = 1e-6
-"""A part of white that no file holds."""
+"""What the range of a picture of one value gets on either side, of white: less than a step of any file."""
 
 LUMA = (0.299, 0.587, 0.114)
 """What red, green and blue add to the brightness of BT.601."""

@@ -13,8 +13,8 @@ from tddsr.pictures.metadata import Metadata, read_metadata
 from tddsr.pictures.picture import Picture, Pixels, in_range, to_8_bit
 from tddsr.pictures.profiles import in_srgb
 
-_BAND = 256
-"""Rows that are converted at a time."""
+BAND = 256
+"""Rows that are converted, or put together, at a time."""
 
 
 def _from_deep_grey(image: Image.Image, white_is_zero: bool, metadata: Metadata) -> Picture:
@@ -68,9 +68,9 @@ def from_pil(image: Image.Image) -> Picture:
 def _rgb(image: Image.Image) -> Pixels:
     """(H,W,3), band by band: of the whole at once there would be three copies for a while."""
     pixels = np.empty((image.height, image.width, 3), np.uint8)
-    for top in range(0, image.height, _BAND):
-        box = (0, top, image.width, min(top + _BAND, image.height))
-        pixels[top : top + _BAND] = np.asarray(image.crop(box).convert("RGB"))
+    for top in range(0, image.height, BAND):
+        box = (0, top, image.width, min(top + BAND, image.height))
+        pixels[top : top + BAND] = np.asarray(image.crop(box).convert("RGB"))
     return pixels
 
 

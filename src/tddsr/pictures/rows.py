@@ -27,7 +27,7 @@ _REACH = 3
 """How many pixels beyond itself a pixel sees, of the coarser one of two sizes: by Lanczos; fewer by bicubic."""
 
 _STEEP = 4
-"""Times that a picture is reduced: of one that is reduced by more, bands have fewer rows, each of which needs more."""
+"""Where a picture is reduced more times than this, bands have fewer rows, as each row is made of more."""
 
 _SHOWS = 1 / 512
 """Less of a colour than this is none: half a step of 8 bit."""

@@ -19,9 +19,9 @@ class Store:
 
     Args:
         layout: of the large picture.
-        span: what 0 and 1 stand for, on the scale of the small picture.
-        white: of the small picture.
-        alpha: on that scale, the same everywhere; None: there is none, or it is the last channel of the values.
+        span: the values of the small picture that 0 and 1 stand for.
+        white: the value of the small picture that is white.
+        alpha: of the small picture, the same everywhere; None: there is none, or it is the last channel of the values.
     """
 
     layout: Layout

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,13 +16,9 @@ def to_tensor(pixels: Pixels) -> Tensor:
     return torch.from_numpy(values).permute(2, 0, 1)[None]
 
 
-def to_pixels(image: Tensor, dtype: np.dtype[Any] | type[np.generic] = np.uint8) -> Pixels:
-    """(1,3,H,W) about [0,1] -> (H,W,3), clamped; rounded where ``dtype`` is a whole number."""
-    dtype = np.dtype(dtype)
-    values = image[0].float().clamp(0, 1).permute(1, 2, 0)
-    if np.issubdtype(dtype, np.integer):
-        values = (values * largest(dtype)).round()
-    return values.cpu().numpy().astype(dtype)
+def to_pixels(image: Tensor) -> Pixels:
+    """(1,3,H,W) about [0,1] -> (H,W,3) uint8, clamped and rounded."""
+    return (image[0].float().clamp(0, 1).permute(1, 2, 0) * 255).round().cpu().numpy().astype(np.uint8)
 
 
 def to_arrays(tensor: Tensor) -> Pixels:

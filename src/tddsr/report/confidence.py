@@ -51,7 +51,7 @@ class Paired:
     wins: int
     losses: int
     p: float
-    """Two-sided sign test: how likely counts as uneven as these are, were better and worse a fair coin."""
+    """Of the two-sided sign test: how likely such uneven counts are if better and worse are equally likely."""
 
 
 def sign_test(wins: int, losses: int) -> float:

@@ -100,18 +100,9 @@ class Adversary:
 
     def learn(self, real: Tensor, made: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """One step on Eq. 7 or 9; no gradient reaches the pictures."""
-        levels = self.network.levels(real.detach(), generator)
-        if self.settings.r1:
-            levels = [level if level.requires_grad else level.requires_grad_() for level in levels]
         with self._autocast():
-            judged, fooled = self.network.judge(levels), self.network(made.detach(), generator)
+            judged, fooled = self.network(real.detach(), generator), self.network(made.detach(), generator)
         loss = losses.discriminator(self.settings.loss, judged, fooled)
-        if self.settings.r1:
-            # R1 on the features (ADD): the squared gradient of the real pictures' logits.
-            sums = zip([head.sum() for head in judged], levels, strict=True)
-            slopes = [torch.autograd.grad(total, level, create_graph=True)[0] for total, level in sums]
-            penalty = torch.stack([slope.square().sum() / len(real) for slope in slopes]).sum()
-            loss = loss + 0.5 * self.settings.r1 * penalty
         norm = self.player.update(loss, step)
         with torch.no_grad():
             real_right = torch.stack([(head > 0).float().mean() for head in judged]).mean()

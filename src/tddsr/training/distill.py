@@ -29,7 +29,7 @@ _LARGEST_FACTOR = 1e4
 """of an adaptive weight (VQGAN)"""
 
 _LOW = 16
-"""How far around a pixel the means reach that are the low band, hr pixels."""
+"""How far around a pixel the means of the low band reach, hr pixels."""
 
 _NOISE = 2
 """Stream of the student's noise, beside those of the loop: it belongs to a batch, so that targets can be kept."""

@@ -54,7 +54,7 @@ class _Pencil:
         return low + (high - low) * float(torch.rand(1, generator=self.generator))
 
     def colour(self) -> Colour:
-        """Any colour, a grey (often black or white), or one with all that is possible of each primary or nothing."""
+        """Any colour, a grey (often black or white), or one of which red, green and blue are each 0 or 255."""
         kind = self.below(4)
         if kind == 0:
             return 255 * self.below(2), 255 * self.below(2), 255 * self.below(2)

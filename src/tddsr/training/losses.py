@@ -26,8 +26,7 @@ and ADD train with.
 def distill(student_x_0: Tensor, teacher_x_0: Tensor) -> Tensor:
     """Eq. 6: mean squared error, in latent space, between f_phi(x_T, y, T) and the teacher's x_0.
 
-    The teacher starts from the same x_T; one of a single step, which sees lr alone, has a kept
-    picture.
+    The teacher starts from the same x_T. One of a single step that sees lr alone needs none: its pictures may be kept.
     """
     return F.mse_loss(student_x_0, teacher_x_0)
 

@@ -11,7 +11,7 @@ from tddsr.degradation.presets import PRESETS, Preset
 from tddsr.model import ModelConfig, NetworkConfig, by_kind
 from tddsr.networks.discriminator import DiscriminatorConfig, PixelDiscriminatorConfig
 from tddsr.networks.downsampler import DownsamplerConfig
-from tddsr.networks.features import FeatureName
+from tddsr.networks.features import LPIPSBackbone
 from tddsr.pictures.folders import check_part
 from tddsr.training.losses import Adversarial
 
@@ -138,7 +138,6 @@ class AdversaryConfig(_Section):
     adaptive: bool = Field(
         False, description="measure the adversarial gradients in units of the other terms' at the student's output"
     )
-    r1: float = Field(0.0, ge=0, description="penalty on the real pictures' gradient at the features (ADD)")
     hr: AnyDiscriminator = Field(DiscriminatorConfig(), description="the discriminator of hr pictures")
     lr: AnyDiscriminator = Field(DiscriminatorConfig(), description="the discriminator of lr pictures")
     downsampler: DownsamplerConfig = Field(
@@ -174,7 +173,7 @@ class ValidationConfig(_Section):
     count: int = Field(40, ge=1, description="at most so many pictures")
     crop: int = Field(256, ge=32, description="side of the central hr crop")
     seed: int = Field(0, ge=0, description="of the degradation")
-    lpips: tuple[FeatureName, ...] = Field(
+    lpips: tuple[LPIPSBackbone, ...] = Field(
         ("vgg16", "alexnet"), min_length=1, description="LPIPS by these networks; the first one chooses"
     )
 

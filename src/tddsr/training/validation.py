@@ -12,7 +12,7 @@ from tddsr import rng
 from tddsr.degradation.files import degrade_pixels
 from tddsr.degradation.presets import Degradation, Preset
 from tddsr.errors import DataError
-from tddsr.metrics.fidelity import psnr, ssim, to_8_bit
+from tddsr.metrics.fidelity import as_saved, psnr, ssim
 from tddsr.metrics.lpips import LPIPS
 from tddsr.networks.layers import bicubic_x4
 from tddsr.pictures.folders import find_photos, read_photo
@@ -45,7 +45,7 @@ class Validator:
             if min(height, width) < side:
                 raise DataError(f"{path} is {width}x{height}, smaller than validation.crop={side}")
             crop = centre(photo, side)
-            # Each kind lies evenly among the others: the one that most is owed to comes next.
+            # Each kind lies evenly among the others: the one furthest behind its share comes next.
             owed = [debt + share for debt, share in zip(owed, shares, strict=True)]
             turn = max(range(len(kinds)), key=lambda index: round(owed[index], 6))
             owed[turn] -= 1
@@ -61,7 +61,7 @@ class Validator:
         for index, (hr, lr) in enumerate(self.pairs):
             hr, lr = hr.to(self.device), lr.to(self.device)
             eps = torch.randn(1, channels, *lr.shape[-2:], generator=rng.generator(index)).to(self.device)
-            picture = to_8_bit(sampler(lr * 2 - 1, eps) / 2 + 0.5)
+            picture = as_saved(sampler(lr * 2 - 1, eps) / 2 + 0.5)
             scores = {f"lpips_{name}": lpips(picture * 2 - 1, hr * 2 - 1) for name, lpips in self.lpips.items()}
             scores |= {"psnr_y": psnr(picture, hr), "ssim_y": ssim(picture, hr)}
             for name, value in scores.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from tddsr.downloads.cache import cache_folder
 from tddsr.errors import ModelError, UsageError
-from tddsr.weights.registry import MODELS, SUFFIXES, UNPUBLISHED, files_here
+from tddsr.weights.registry import MODELS, SUFFIXES, files_here
 from tddsr.weights.strength import Weights, between
 
 if TYPE_CHECKING:
@@ -73,8 +73,6 @@ def find_model(name_or_path: str | Path) -> Path:
         from tddsr.weights.published import have_model  # with PyTorch, like all that reads weights
 
         return have_model(name)
-    if name in UNPUBLISHED:
-        raise ModelError(f"no model '{name}': {UNPUBLISHED[name]}")
     if not path.is_file():
         known = ", ".join([*SHIPPED, *MODELS])
         raise ModelError(f"no model '{name_or_path}': neither a file nor one of the named models ({known})")

@@ -48,11 +48,6 @@ MODELS = {
 }
 """By name."""
 
-UNPUBLISHED = {
-    "tddsr-paper": "its authors published no weights; train it by recipes/paper/realsr.yaml of the repository"
-}
-"""Models that users may ask for by name, and why they cannot be had."""
-
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 """What PyTorch's own checkpoints are called."""
 
