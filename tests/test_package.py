@@ -40,6 +40,7 @@ CARRIED = (
     "recipes/compact-sharpen",
     "recipes/compact-texture",
     "recipes/compact-gpu",
+    "recipes/compact-both",
 )
 """What the package opens at run time, below tddsr/; recipes without their suffix."""
 
