@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -15,11 +16,11 @@ from tddsr.diffusion import Schedule
 from tddsr.errors import UsageError
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.compact import CompactConfig, CompactNet
-from tddsr.networks.layers import BICUBIC_RADIUS, Config, Network, Recomputed, bicubic_x4
+from tddsr.networks.layers import BICUBIC_RADIUS, Config, Network, Recomputed, bicubic_x4, trim
 from tddsr.networks.rrdb import OURS, RRDBConfig, RRDBNet, shrink
 from tddsr.networks.space import LatentSpace, PixelsConfig, SpaceToDepth
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig
-from tddsr.tiling import round_up
+from tddsr.tiling import Margins, round_up
 
 Role = Literal["teacher", "student"]
 
@@ -143,9 +144,9 @@ class Model(nn.Module):
         """Y of Eq. 1: the latent of the bicubic enlargement."""
         return self.space.encode(bicubic_x4(lr))
 
-    def predictor(self, lr: Tensor) -> diffusion.Predict:
+    def predictor(self, lr: Tensor, margins: Margins | None = None) -> diffusion.Predict:
         """f(x_t, y, t), bound to its ``lr``."""
-        return lambda x_t, index: self.network(x_t, index, lr)
+        return lambda x_t, index: self.network(x_t, index, lr, margins)
 
     def check_steps(self, steps: int) -> None:
         """Raise UsageError if this model cannot take ``steps`` steps."""
@@ -160,27 +161,30 @@ class Model(nn.Module):
         eps: Tensor,
         steps: int = 1,
         noise: Callable[[int], Tensor] | None = None,
+        margins: Margins | None = None,
     ) -> Tensor:
-        """Enlarge ``lr``.
+        """Enlarge ``lr`` without its margins.
 
         Args:
             lr: (B,3,h,w) in [-1,1], h and w multiples of ``multiple``.
             eps: (B,channels,h,w) unit noise that makes x_T.
             steps: 1 is a single evaluation at t = T; more follow Eq. 5, or Eq. 2 where ``noise`` is given.
             noise: t -> unit noise like ``eps``, for the stochastic sampler.
+            margins: see ``Network``.
 
         Returns:
-            (B,3,4h,4w), about [-1,1], not clamped.
+            (B,3,4h,4w), about [-1,1], not clamped, where there are no margins.
         """
         self.check_steps(steps)
-        schedule, predict, y = self.schedule.respaced(steps), self.predictor(lr), self.encode_lr(lr)
+        schedule, y = self.schedule.respaced(steps), self.encode_lr(lr)
         if steps == 1:
-            latent = diffusion.one_step(schedule, predict, y, eps)
-        elif noise is None:
+            return self.space.decode(diffusion.one_step(schedule, self.predictor(lr, margins), y, eps))
+        predict = self.predictor(lr)
+        if noise is None:
             latent = diffusion.sample_deterministic(schedule, predict, y, eps)
         else:
             latent = diffusion.sample_stochastic(schedule, predict, y, eps, noise)
-        return self.space.decode(latent)
+        return self.space.decode(trim(latent, margins, math.inf, 0))
 
     def place(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Model:
         """Move to ``device`` in channels-last order, three times as fast on a CPU and no slower on a GPU."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import torch
@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from tddsr.tiling import Margins
 
 GROUPS = 32
 """Groups of every GroupNorm; widths are multiples of it."""
@@ -90,6 +92,25 @@ def time_waves(t: Tensor, count: int, slowest: float = 1000.0) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
+def trim(x: Tensor, margins: Sequence[int] | None, held: float, kept: float, pixel: int = 1) -> Tensor:
+    """Leave ``kept`` lr pixels, at most, of the margins that a map has around what is asked for.
+
+    Args:
+        x: (B,C,h,w).
+        margins: of the lr picture; None: there are none.
+        held: to how many lr pixels the map's margins have been trimmed before; infinity: to none.
+        kept: see ``held``; a multiple of ``pixel``.
+        pixel: lr pixels a pixel of the map, per side.
+    """
+    if margins is None or kept >= held:
+        return x
+    before = margins if math.isinf(held) else [torch.sym_min(margin, held) for margin in margins]
+    cut = [(had - torch.sym_min(margin, kept)) // pixel for had, margin in zip(before, margins, strict=True)]
+    top, left, bottom, right = cut
+    # In a graph, whose margins are not known, slices that end before the end would be of unknown sizes.
+    return x.narrow(2, top, x.shape[2] - top - bottom).narrow(3, left, x.shape[3] - left - right)
+
+
 class Upsample(Recomputed):
     """(B,width,h,w) -> (B,width,2h,2w)."""
 
@@ -131,13 +152,14 @@ class Network(nn.Module, ABC):
         zero(self.entrance)
 
     @abstractmethod
-    def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
-        """Estimate x_0.
+    def forward(self, x_t: Tensor, t: Tensor, lr: Tensor, margins: Margins | None = None) -> Tensor:
+        """Estimate x_0, without its margins: what later layers do not see of them may be left out early (``trim``).
 
         Args:
             x_t: (B, channels, h, w), scaled to about unit variance (``diffusion.scale_input``).
             t: (B,), 0-based step index.
             lr: (B, 3, h, w) in [-1, 1]; h and w multiples of ``multiple``.
+            margins: lr pixels at each side that are there to be seen, multiples of ``multiple``; None: there are none.
 
         Raises:
             ValueError: h or w is not a multiple of ``multiple``.
@@ -154,7 +176,7 @@ def in_graph_bands(layers: Callable[..., Tensor], *maps: Tensor, reach: int, fac
         top, bottom = height * number // _GRAPH_BANDS, height * (number + 1) // _GRAPH_BANDS
         first: int = torch.sym_max(top - reach, 0)  # type: ignore[no-untyped-call]
         last: int = torch.sym_min(bottom + reach, height)  # type: ignore[no-untyped-call]
-        band = layers(*(each[:, :, first:last] for each in maps))
+        band = layers(*(each.narrow(2, first, last - first) for each in maps))
         bands.append(band[:, :, factor * (top - first) : factor * (bottom - first)])
     return torch.cat(bands, dim=2)
 
