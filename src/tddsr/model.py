@@ -16,7 +16,7 @@ from tddsr.diffusion import Schedule
 from tddsr.errors import UsageError
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.compact import CompactConfig, CompactNet
-from tddsr.networks.layers import BICUBIC_RADIUS, Config, Network, Recomputed, bicubic_x4, trim
+from tddsr.networks.layers import BICUBIC_RADIUS, Config, Network, Recomputed, trim
 from tddsr.networks.rrdb import OURS, RRDBConfig, RRDBNet, shrink
 from tddsr.networks.space import LatentSpace, PixelsConfig, SpaceToDepth
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig
@@ -142,7 +142,7 @@ class Model(nn.Module):
 
     def encode_lr(self, lr: Tensor) -> Tensor:
         """Y of Eq. 1: the latent of the bicubic enlargement."""
-        return self.space.encode(bicubic_x4(lr))
+        return self.space.encode_bicubic(lr)
 
     def predictor(self, lr: Tensor, margins: Margins | None = None) -> diffusion.Predict:
         """f(x_t, y, t), bound to its ``lr``."""
@@ -158,7 +158,7 @@ class Model(nn.Module):
     def sample(
         self,
         lr: Tensor,
-        eps: Tensor,
+        eps: Tensor | None,
         steps: int = 1,
         noise: Callable[[int], Tensor] | None = None,
         margins: Margins | None = None,
@@ -167,7 +167,7 @@ class Model(nn.Module):
 
         Args:
             lr: (B,3,h,w) in [-1,1], h and w multiples of ``multiple``.
-            eps: (B,channels,h,w) unit noise that makes x_T.
+            eps: (B,channels,h,w) unit noise that makes x_T; None: in one step of a network that ignores it.
             steps: 1 is a single evaluation at t = T; more follow Eq. 5, or Eq. 2 where ``noise`` is given.
             noise: t -> unit noise like ``eps``, for the stochastic sampler.
             margins: see ``Network``.
@@ -176,7 +176,11 @@ class Model(nn.Module):
             (B,3,4h,4w), about [-1,1], not clamped, where there are no margins.
         """
         self.check_steps(steps)
-        schedule, y = self.schedule.respaced(steps), self.encode_lr(lr)
+        schedule = self.schedule.respaced(steps)
+        if eps is None:  # of one value, for all pixels
+            y = eps = lr.new_zeros(len(lr), self.channels, 1, 1)
+        else:
+            y = self.encode_lr(lr)
         if steps == 1:
             return self.space.decode(diffusion.one_step(schedule, self.predictor(lr, margins), y, eps))
         predict = self.predictor(lr)

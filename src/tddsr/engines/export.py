@@ -74,12 +74,12 @@ class _Pass(nn.Module):
 
     def __init__(self, model: Model, pixels: PixelType) -> None:
         super().__init__()
-        self.model, self.pixels = model, pixels
+        self.model, self.pixels, self.blind = model, pixels, model.ignores_noise
 
     def forward(self, lr: Tensor, margins: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         if self.pixels == "uint8":
             lr = lr.permute(2, 0, 1)[None].float() / 255
-        eps = lr.new_zeros(1, 1, 1, 1) if noise is None else noise
+        eps = lr.new_zeros(1, 1, 1, 1) if noise is None and not self.blind else noise
         sides = None if margins is None else margins.tolist()
         if sides is not None:  # numbers that are not known until the graph runs
             for side in sides:

@@ -22,7 +22,6 @@ from tddsr.networks.layers import (
     Config,
     Network,
     Recomputed,
-    bicubic_x4,
     check_multiple,
     in_graph_bands,
     part_bytes,
@@ -217,7 +216,7 @@ class CompactNet(Network):
                 before, held = held, next(kept)
                 x = trim(block(x, time), margins, before, held, pixel)
         seen = held + BICUBIC_RADIUS
-        y = trim(self.space.encode(bicubic_x4(trim(lr, margins, math.inf, seen))), margins, seen, held)
+        y = trim(self.space.encode_bicubic(trim(lr, margins, math.inf, seen)), margins, seen, held)
         # head first: the sum takes its memory order, which is channels last where the tail needs it most.
         x_0: Tensor = self.head(x) + y
         return trim(x_0 if self.tail is None else self.tail(x, x_0), margins, held, 0)
