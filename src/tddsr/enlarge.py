@@ -312,7 +312,7 @@ class Enlarger:
 
     def _run(self, shown: _Shown, tiles: Iterable[Part], sampling: Sampling) -> Iterator[Floats]:
         """(1,3,4h,4w) about [0,1] for each tile."""
-        work = ((shown.read(box), self._noise(box, sampling.seed), tile.margins) for tile in tiles for box in [tile.source])
+        work = ((shown.read(tile.source), self._noise(tile.source, sampling.seed), tile.margins) for tile in tiles)
         return self.engine.run_each(work, sampling.steps, sampling.sampler)
 
     def _noise(self, box: Box, seed: int) -> Noise:

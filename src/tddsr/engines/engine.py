@@ -16,8 +16,7 @@ Noise = Callable[[int], Floats]
 """Unit noise (1,channels,h,w) for a tile: of 0, that which makes x_T; of t, that of the step from t to t - 1."""
 
 Work = tuple[Floats, Noise, Margins]
-"""A tile, (1,3,h,w) in [0,1], its noise, and how many of its lr pixels above, left, below and right are there to be seen,
-and not wanted themselves: multiples of the engine's."""
+"""A tile, (1,3,h,w) in [0,1], its noise, and its margins, multiples of the engine's ``multiple``."""
 
 NO_MARGINS: Margins = (0, 0, 0, 0)
 

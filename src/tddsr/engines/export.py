@@ -26,7 +26,7 @@ from tddsr.engines.onnx import KEY, Graph, PixelType, load_session
 from tddsr.errors import ModelError
 from tddsr.files import file_hash, whole_or_nothing
 from tddsr.model import Model
-from tddsr.tiling import round_up
+from tddsr.tiling import Margins, round_up
 from tddsr.weights.file import source_of
 from tddsr.weights.names import find_model, load_model, read_notes
 
@@ -80,14 +80,22 @@ class _Pass(nn.Module):
         if self.pixels == "uint8":
             lr = lr.permute(2, 0, 1)[None].float() / 255
         eps = lr.new_zeros(1, 1, 1, 1) if noise is None and not self.blind else noise
-        sides = None if margins is None else margins.tolist()
-        if sides is not None:  # numbers that are not known until the graph runs
-            for side in sides:
-                torch._check(side >= 0)
-            torch._check(sides[0] + sides[2] < lr.shape[2])
-            torch._check(sides[1] + sides[3] < lr.shape[3])
+        sides = None if margins is None else _sides(margins, lr)
         hr = (self.model.sample(lr * 2 - 1, eps, margins=sides) / 2 + 0.5).clamp(0, 1)
         return (hr[0].permute(1, 2, 0) * 255).round().to(torch.uint8) if self.pixels == "uint8" else hr
+
+
+def _sides(margins: Tensor, lr: Tensor) -> Margins:
+    """The numbers, which are not known until the graph runs, but that they leave something of ``lr``."""
+    top, left, bottom, right = margins.tolist()
+    possible = [
+        *(side >= 0 for side in (top, left, bottom, right)),
+        top + bottom < lr.shape[2],
+        left + right < lr.shape[3],
+    ]
+    for condition in possible:
+        torch._check(condition)  # type: ignore[no-untyped-call]
+    return top, left, bottom, right
 
 
 def export(source: str | Path, output: Path, *, pixels: PixelType = "float32", linked: bool = False) -> Exported:

@@ -161,17 +161,18 @@ class TorchEngine:
     @torch.inference_mode()
     def _run(self, lr: Floats, noise: Noise, margins: Margins, steps: int, sampler: Sampler) -> Tensor:
         pixels = torch.from_numpy(lr)
-        if self.compiled:  # anew for all margins that there are
-            hr = self._trim(self._enlarge(pixels, noise, steps=steps, sampler=sampler), margins)
+        if self.compiled:  # or it would be compiled anew for all margins that there are
+            hr = self._trim(self._enlarge(pixels, noise, steps, sampler), margins)
         else:
-            hr = self._enlarge(pixels, noise, margins, steps=steps, sampler=sampler)
+            hr = self._enlarge(pixels, noise, steps, sampler, margins)
         return hr.float().cpu()
 
     def _trim(self, hr: Tensor, margins: Margins) -> Tensor:
-        return trim(hr, [self.scale * margin for margin in margins], math.inf, 0)
+        top, left, bottom, right = (self.scale * margin for margin in margins)
+        return trim(hr, (top, left, bottom, right), math.inf, 0)
 
     def _enlarge(
-        self, lr: Tensor, noise: Noise, margins: Margins | None = None, *, steps: int, sampler: Sampler
+        self, lr: Tensor, noise: Noise, steps: int, sampler: Sampler, margins: Margins | None = None
     ) -> Tensor:
         """(B,3,h,w) in [0,1] -> (B,3,4h,4w), about [0,1], less the margins; on the device, where it is not awaited."""
 

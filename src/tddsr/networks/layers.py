@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import torch
@@ -112,7 +112,7 @@ def time_waves(t: Tensor, count: int, slowest: float = 1000.0) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
-def trim(x: Tensor, margins: Sequence[int] | None, held: float, kept: float, pixel: int = 1) -> Tensor:
+def trim(x: Tensor, margins: Margins | None, held: float, kept: float, pixel: int = 1) -> Tensor:
     """Leave ``kept`` lr pixels, at most, of the margins that a map has around what is asked for.
 
     Args:
@@ -124,10 +124,10 @@ def trim(x: Tensor, margins: Sequence[int] | None, held: float, kept: float, pix
     """
     if margins is None or kept >= held:
         return x
-    before = margins if math.isinf(held) else [torch.sym_min(margin, held) for margin in margins]
-    cut = [(had - torch.sym_min(margin, kept)) // pixel for had, margin in zip(before, margins, strict=True)]
-    top, left, bottom, right = cut
-    # In a graph, whose margins are not known, slices that end before the end would be of unknown sizes.
+    least: Callable[[int, float], int] = torch.sym_min  # works in graphs, where margins are not known
+    before = margins if math.isinf(held) else [least(margin, held) for margin in margins]
+    top, left, bottom, right = ((had - least(m, kept)) // pixel for had, m in zip(before, margins, strict=True))
+    # Not slices, whose sizes would not be known there.
     return x.narrow(2, top, x.shape[2] - top - bottom).narrow(3, left, x.shape[3] - left - right)
 
 
