@@ -188,4 +188,4 @@ class TorchEngine:
         return hr / 2 + 0.5
 
     def _once(self, pixels: Tensor, eps: Tensor, margins: Margins | None = None) -> Tensor:
-        return self.model.sample(pixels, eps if self.noisy else None, margins=margins)
+        return self.model.sample(pixels, eps if self.noisy else None, 1, None, margins)

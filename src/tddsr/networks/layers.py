@@ -56,7 +56,8 @@ def bicubic_blocks(lr: Tensor) -> Tensor:
     taps = [[_cubic(place - (pixel - 1.5) / 4) for place in reach] for pixel in range(4)]
     kernel = [[[[a * b for b in across] for a in down]] for down in taps for across in taps]
     padded = F.pad(lr, 4 * (BICUBIC_RADIUS,), mode="replicate")
-    return F.conv2d(padded, lr.new_tensor(3 * kernel), groups=3)
+    blocks = F.conv2d(padded.flatten(0, 1)[:, None], lr.new_tensor(kernel))  # a colour by itself
+    return blocks.unflatten(0, (-1, 3)).flatten(1, 2)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _cubic(distance: float) -> float:
