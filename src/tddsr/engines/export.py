@@ -101,6 +101,7 @@ def _sides(margins: Tensor, lr: Tensor) -> Margins:
 def export(source: str | Path, output: Path, *, pixels: PixelType = "float32", linked: bool = False) -> Exported:
     """Write a model as a graph of one input, ``lr``, and one output, ``hr``; and ``noise`` where pixels hang on it.
 
+    Another input may be left out: ``margins``, int64 (4), lr pixels above, left, below and right that ``hr`` lacks.
     The weights stay as they are in the model file, mostly in 16 bit, and become float32 when the graph is loaded.
 
     Args:

@@ -23,7 +23,7 @@ from tddsr.weights.strength import Weights
 KEY = "tddsr"
 """Of what a graph says of itself, among its metadata."""
 
-_FORMAT = "tddsr-graph-1"
+_FORMAT = "tddsr-graph-2"
 
 PixelType = Literal["float32", "uint8"]
 """What a graph takes and gives."""
