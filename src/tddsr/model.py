@@ -246,5 +246,6 @@ def multiply_adds_per_lr_pixel(model: Model, side: int = 64) -> float:
     side = round_up(side, model.multiple)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         shapes = Model(model.config)
-        shapes.sample(torch.empty(1, 3, side, side), torch.empty(1, model.channels, side, side))
+        eps = None if model.ignores_noise else torch.empty(1, model.channels, side, side)
+        shapes.sample(torch.empty(1, 3, side, side), eps)
     return float(counter.get_total_flops()) / 2 / side**2
