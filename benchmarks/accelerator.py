@@ -29,6 +29,7 @@ from tddsr.engines.accelerator import Recorder, exact
 from tddsr.engines.engine import PASS_PIXELS, Engine, Noise, Precision, Sampler, Work
 from tddsr.engines.torch import TorchEngine
 from tddsr.enlarge import Enlarger, Sampling, Tile
+from tddsr.tiling import Margins
 
 PHOTO = Path(__file__).parents[1] / "examples" / "coffee.jpg"
 
@@ -46,9 +47,11 @@ class OneByOne:
         return getattr(self.engine, name)
 
     @torch.inference_mode()
-    def run(self, lr: Floats, noise: Noise, steps: int = 1, sampler: Sampler = "deterministic") -> Floats:
+    def run(
+        self, lr: Floats, noise: Noise, margins: Margins, steps: int = 1, sampler: Sampler = "deterministic"
+    ) -> Floats:
         with exact():
-            return self.engine._enlarge(torch.from_numpy(lr), noise, steps, sampler).float().cpu().numpy()
+            return self.engine._enlarge(torch.from_numpy(lr), noise, steps, sampler, margins).float().cpu().numpy()
 
     def run_each(self, tiles: Iterable[Work], steps: int = 1, sampler: Sampler = "deterministic") -> Iterator[Floats]:
         return itertools.starmap(partial(self.run, steps=steps, sampler=sampler), tiles)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tddsr.engines.accelerator import Pipeline, Recorder
+from tddsr.engines.engine import NO_MARGINS
 from tddsr.engines.torch import TorchEngine
 from tddsr.model import Model
 from tddsr.upscaler import Upscaler
@@ -39,9 +40,9 @@ def passes(monkeypatch) -> list[tuple[int, ...]]:
     """The shapes of all that networks are given."""
     seen, enlarge = [], TorchEngine._enlarge
 
-    def spy(self, lr, noise, steps, sampler):
+    def spy(self, lr, *rest, **options):
         seen.append(tuple(lr.shape))
-        return enlarge(self, lr, noise, steps, sampler)
+        return enlarge(self, lr, *rest, **options)
 
     monkeypatch.setattr(TorchEngine, "_enlarge", spy)
     return seen
@@ -92,12 +93,12 @@ def test_batches_are_queued_before_the_ones_before_are_awaited(batching, passes)
     engine = batching()
     engine.pipeline.most = 1
     small = [photo(16, 16, seed).transpose(2, 0, 1)[None] for seed in range(4)]
-    tiles = [((lr / 255).astype(np.float32), noise) for lr in small]
+    tiles = [((lr / 255).astype(np.float32), noise, NO_MARGINS) for lr in small]
     results = engine.run_each(tiles)
     first = next(results)
     assert len(passes) == 2
     assert len([first, *results]) == 4
-    for (lr, _), large in zip(tiles, engine.run_each(tiles), strict=True):
+    for (lr, *_), large in zip(tiles, engine.run_each(tiles), strict=True):
         assert difference(large, TorchEngine(small_model()).run(lr, noise)) < 1e-4
 
 
@@ -107,7 +108,7 @@ def noise(t: int) -> np.ndarray:
 
 def test_tiles_of_other_sizes_come_back_in_their_order(batching):
     sizes = [(16, 16), (16, 16), (8, 24), (16, 16), (24, 8), (24, 8)]
-    tiles = [(np.zeros((1, 3, h, w), np.float32), lambda _, h=h, w=w: np.ones((1, 48, h, w), np.float32))
+    tiles = [(np.zeros((1, 3, h, w), np.float32), lambda _, h=h, w=w: np.ones((1, 48, h, w), np.float32), NO_MARGINS)
              for h, w in sizes]  # fmt: skip
     assert [large.shape[2:] for large in batching().run_each(iter(tiles))] == [(4 * h, 4 * w) for h, w in sizes]
 
@@ -119,11 +120,11 @@ def with_memory_for(pixels: int, monkeypatch) -> list[tuple[int, ...]]:
     """The shapes of passes, none of which has more lr pixels."""
     passed, enlarge = [], TorchEngine._enlarge
 
-    def limited(self, lr, noise, steps, sampler):
+    def limited(self, lr, *rest, **options):
         if lr.shape[0] * lr.shape[2] * lr.shape[3] > pixels:
             raise torch.OutOfMemoryError("out of memory")
         passed.append(tuple(lr.shape))
-        return enlarge(self, lr, noise, steps, sampler)
+        return enlarge(self, lr, *rest, **options)
 
     monkeypatch.setattr(TorchEngine, "_enlarge", limited)
     return passed

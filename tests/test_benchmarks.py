@@ -19,7 +19,7 @@ def test_the_quick_form_writes_its_page_and_plot(tmp_path):
     (ours,) = [row for row in rows if row[0] == "compact-small, ONNX Runtime, float32"]
     least, _ = ours[2].split(" / ")
     assert 0 < float(least) < float(ours[3])  # the first picture takes the longest
-    assert 0 < int(ours[6].removesuffix("%")) < 150
+    assert 0 < int(ours[6].removesuffix("%")) < 200
     sizes = {float(row[0]): row for row in rows if len(row) > 2 and row[2] == "compact-small"}
     assert sizes.keys() == {0.01, 0.1}
     with Image.open(tmp_path / "page.png") as plot:

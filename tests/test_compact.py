@@ -8,7 +8,7 @@ from tddsr.networks.compact import CompactConfig
 from tddsr.networks.layers import bicubic_x4
 from tddsr.networks.space import SpaceToDepth
 from tddsr.training.load import load_recipe
-from tests.conftest import small_model
+from tests.conftest import SMALL, small_model, small_rrdb
 
 
 def test_space_to_depth_is_inverted_exactly_and_keeps_blocks_together():
@@ -26,6 +26,13 @@ def test_an_untrained_network_is_the_bicubic_enlargement(tail):
     lr = torch.rand(1, 3, 16, 20) * 2 - 1
     hr = model.sample(lr, torch.randn(1, 48, 16, 20))
     torch.testing.assert_close(hr, bicubic_x4(lr))
+
+
+def reaching_less() -> Model:
+    """Its halo is less than what its layers see."""
+    model = Model(ModelConfig(role="student", network=SMALL.model_copy(update={"reach": 7})))
+    model.load_state_dict(small_model().state_dict())
+    return model
 
 
 def recipe_network(name: str) -> NetworkConfig:
@@ -61,6 +68,27 @@ def test_nothing_beyond_the_halo_matters(name):
             rows = source.grad.abs().sum(dim=(0, 1, 3)).nonzero().flatten() - (centre + offset)
             assert rows.min() >= -halo
             assert rows.max() <= halo
+
+
+@pytest.mark.parametrize("margins", [(0, 0, 0, 0), (4, 0, 20, 0), (0, 12, 0, 40), (44, 36, 8, 4)])
+@pytest.mark.parametrize("make", [
+    small_model, lambda: small_model("teacher"), small_rrdb, lambda: small_rrdb(blocks=1, tail_scale=1), reaching_less,
+], ids=["compact", "many steps", "rrdb", "small tail", "measured"])  # fmt: skip
+def test_margins_are_seen_and_left_out(make, margins):
+    model = make()
+    steps = model.default_steps
+    lr, eps = torch.rand(2, 3, 64, 72) * 2 - 1, torch.randn(2, 48, 64, 72)
+    whole = model.sample(lr, eps, steps)
+    top, left, bottom, right = (4 * margin for margin in margins)
+    expected = whole[..., top : whole.shape[2] - bottom, left : whole.shape[3] - right]
+    torch.testing.assert_close(model.sample(lr, eps, steps, margins=margins), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_late_layers_are_spared_what_they_do_not_see():
+    network, sizes = small_model().network, []
+    network.get_submodule("head").register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[2:]))
+    network(torch.zeros(1, 48, 64, 64), torch.tensor([3]), torch.zeros(1, 3, 64, 64), (20, 0, 0, 4))
+    assert sizes == [(64 - 20 + 2, 64 - 4 + 2)]
 
 
 def test_more_steps_need_a_wider_halo(teacher):

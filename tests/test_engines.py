@@ -77,6 +77,20 @@ def test_a_graph_gives_the_pixels_of_the_whole_in_tiles(exported, tile):
     assert largest_difference(Upscaler(OnnxEngine(graph), tile=tile)(picture), whole) <= 1
 
 
+@pytest.mark.parametrize("margins", [(0, 0, 0, 0), (8, 0, 0, 0), (0, 20, 8, 12), (24, 24, 24, 24)])
+def test_both_engines_leave_margins_out(exported, margins):
+    file, graph = exported
+    picture = (photo(56, 72) / 255).astype(np.float32).transpose(2, 0, 1)[None]
+    engines = TorchEngine.load(file), OnnxEngine(graph)
+    noise = noise_of(engines[0])(picture)
+    top, left, bottom, right = (4 * margin for margin in margins)
+    expected = engines[0].run(picture, noise)[..., top : 4 * 56 - bottom, left : 4 * 72 - right]
+    for engine in engines:
+        made = engine.run(picture, noise, margins)
+        assert made.shape == expected.shape
+        assert largest_difference(made.clip(0, 1), expected.clip(0, 1)) < 1e-4
+
+
 @pytest.mark.parametrize("name", list(SHIPPED))
 def test_the_shipped_graphs_give_the_pixels_of_the_shipped_weights(name):
     picture = np.asarray(Image.open(ROOT / "examples" / "cat.jpg"))[:61, :83]
@@ -85,6 +99,17 @@ def test_the_shipped_graphs_give_the_pixels_of_the_shipped_weights(name):
         for engine, tile in (("onnx", 48), ("torch", None))
     )
     assert largest_difference(by_onnx, by_torch) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "engine"), [("compact", "onnx"), ("compact-small", "onnx"), ("compact-small", "torch")]
+)
+def test_tiles_of_shipped_models_have_the_pixels_of_the_whole(name, engine):
+    picture = np.asarray(Image.open(ROOT / "examples" / "cat.jpg"))[:131, :99]
+    whole, *tiled = (
+        Upscaler.load(name, engine=engine, device="cpu", tile=tile)(picture / 255) for tile in (None, 44, 72)
+    )
+    assert all(largest_difference(whole, large) < 1 / 255 for large in tiled)
 
 
 @pytest.mark.parametrize("name", list(SHIPPED))

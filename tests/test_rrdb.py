@@ -101,6 +101,11 @@ def test_noise_and_time_change_nothing_until_they_are_trained():
     assert not torch.equal(model.sample(lr, noise(lr)), model.sample(lr, 5 * noise(lr)))
 
 
+def test_a_network_that_ignores_its_noise_needs_none():
+    model, lr = small_rrdb(), lr_of(9, 12)
+    torch.testing.assert_close(model.sample(lr, None), model.sample(lr, noise(lr)))
+
+
 def test_taking_nothing_out_changes_nothing():
     model, lr = small_rrdb(), lr_of(8, 8)
     same = begin(model, model.config.model_copy(update={"role": "student"}))

@@ -32,6 +32,12 @@ def test_tiles_read_their_halo_and_nothing_beyond_the_picture():
         assert source.right == min(core.right + 12, 100)
 
 
+def test_margins_are_what_is_read_beyond_the_core():
+    first, *_, last = plan(64, 100, (32, 40), 10, 4)
+    assert first.margins == (0, 0, 12, 12)
+    assert last.margins == (12, 12, 0, 0)
+
+
 def test_what_is_left_of_a_picture_is_covered_alone():
     rest = plan(64, 100, 16, 10, 4, top=24)
     assert min(tile.core.top for tile in rest) == 24

@@ -20,6 +20,7 @@ from tddsr.errors import ImageWarning, ModelError, UsageError
 from tddsr.pictures.picture import LUMA, Pixels
 from tddsr.pictures.rows import Floats, sides_of
 from tddsr.tiling import Box, feathered, fit, plan, round_up
+from tddsr.tiling import Tile as Part
 
 Tile = Literal["auto"] | int | None
 Progress = Callable[[int, int], None]
@@ -104,8 +105,8 @@ def _places(start: int, stop: int, length: int, first: int, last: int) -> NDArra
     return np.minimum(place, 2 * length - 1 - place).clip(first, last - 1) - first
 
 
-Run = Callable[[list[Box]], Iterator[Floats]]
-"""What an engine makes of boxes of the picture, one after the other, (4h,4w,channels) each."""
+Run = Callable[[list[Part]], Iterator[Floats]]
+"""What an engine makes of tiles of the picture, one after the other: their cores, (4h,4w,channels) each."""
 
 Keep = Callable[[Floats], Pixels]
 """Pixels of the large picture, (h,w,channels) in [0,1], as they are kept: (h,w,any) of any type."""
@@ -175,12 +176,12 @@ class Enlarger:
         channels, count, start, factor = 1 if grey else 3, _Count(progress), 0, self.engine.scale
         kept = keep(np.zeros((1, 1, channels), np.float32)).nbytes
 
-        def run(boxes: list[Box]) -> Iterator[Floats]:
-            flat = {box for box in boxes if contrast and np.ptp(shown.read(box)) < contrast}
-            made = self._run(shown, [box for box in boxes if box not in flat], sampling)
-            for box in boxes:
-                if box in flat:
-                    yield np.zeros((factor * box.height, factor * box.width, channels), np.float32)
+        def run(tiles: list[Part]) -> Iterator[Floats]:
+            flat = {tile for tile in tiles if contrast and np.ptp(shown.read(tile.source)) < contrast}
+            made = self._run(shown, [tile for tile in tiles if tile not in flat], sampling)
+            for tile in tiles:
+                if tile in flat:
+                    yield np.zeros((factor * tile.core.height, factor * tile.core.width, channels), np.float32)
                 else:
                     yield _finish(next(made), grey)
 
@@ -264,12 +265,12 @@ class Enlarger:
         padded = round_up(size[0], multiple), round_up(size[1], multiple)
         uniform = self.engine.free_memory() is not None  # accelerators take those of one size together
         tiles = plan(*padded, tile, halo, multiple, top=start, uniform=uniform)
-        made = run([source for _, source in tiles])
+        made = run(tiles)
         count.expect(len(tiles))
         for _, group in itertools.groupby(tiles, key=lambda tile: tile.core.top):
-            for core, source in group:
+            for core, _ in group:
                 part = core.within(whole)  # the last tiles reach into the padding
-                own = keep(_cut_out(next(made), source, part, factor))
+                own = keep(_cut_out(next(made), core, part, factor))
                 if core.left == 0:  # in the same order in memory
                     large = np.empty_like(own, shape=(len(own), factor * size[1], own.shape[2]))
                 large[:, factor * part.left : factor * part.right] = own
@@ -290,7 +291,7 @@ class Enlarger:
         tiles = feathered(height, width, side, round_up(side, multiple) // 4, multiple, factor)
         rows = [list(row) for _, row in itertools.groupby(tiles, key=lambda tile: tile.box.top)]
         rows = [row for row in rows if row[0].box.bottom > start]  # others have been handed on
-        made = run([tile.box for row in rows for tile in row])
+        made = run([Part(tile.box, tile.box) for row in rows for tile in row])
         count.expect(sum(map(len, rows)))
         begun = np.zeros((0, factor * width, channels), np.float32)
         for row, following in itertools.zip_longest(rows, rows[1:]):
@@ -311,10 +312,10 @@ class Enlarger:
                 yield done
             del done
 
-    def _run(self, shown: _Shown, boxes: Iterable[Box], sampling: Sampling) -> Iterator[Floats]:
-        """(1,3,4h,4w) about [0,1] for each box."""
-        tiles = ((shown.read(box), self._noise(box, sampling.seed)) for box in boxes)
-        return self.engine.run_each(tiles, sampling.steps, sampling.sampler)
+    def _run(self, shown: _Shown, tiles: Iterable[Part], sampling: Sampling) -> Iterator[Floats]:
+        """(1,3,4h,4w) about [0,1] for each tile."""
+        work = ((shown.read(tile.source), self._noise(tile.source, sampling.seed), tile.margins) for tile in tiles)
+        return self.engine.run_each(work, sampling.steps, sampling.sampler)
 
     def _noise(self, box: Box, seed: int) -> Noise:
         def noise(t: int) -> Floats:

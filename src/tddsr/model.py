@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -15,11 +16,11 @@ from tddsr.diffusion import Schedule
 from tddsr.errors import UsageError
 from tddsr.networks.autoencoder import VQAutoencoder, VQConfig
 from tddsr.networks.compact import CompactConfig, CompactNet
-from tddsr.networks.layers import BICUBIC_RADIUS, Config, Network, Recomputed, bicubic_x4
+from tddsr.networks.layers import BICUBIC_RADIUS, Config, Network, Recomputed, trim
 from tddsr.networks.rrdb import OURS, RRDBConfig, RRDBNet, shrink
 from tddsr.networks.space import LatentSpace, PixelsConfig, SpaceToDepth
 from tddsr.networks.swin_unet import SwinUNet, SwinUNetConfig
-from tddsr.tiling import round_up
+from tddsr.tiling import Margins, round_up
 
 Role = Literal["teacher", "student"]
 
@@ -141,11 +142,11 @@ class Model(nn.Module):
 
     def encode_lr(self, lr: Tensor) -> Tensor:
         """Y of Eq. 1: the latent of the bicubic enlargement."""
-        return self.space.encode(bicubic_x4(lr))
+        return self.space.encode_bicubic(lr)
 
-    def predictor(self, lr: Tensor) -> diffusion.Predict:
+    def predictor(self, lr: Tensor, margins: Margins | None = None) -> diffusion.Predict:
         """f(x_t, y, t), bound to its ``lr``."""
-        return lambda x_t, index: self.network(x_t, index, lr)
+        return lambda x_t, index: self.network(x_t, index, lr, margins)
 
     def check_steps(self, steps: int) -> None:
         """Raise UsageError if this model cannot take ``steps`` steps."""
@@ -157,30 +158,37 @@ class Model(nn.Module):
     def sample(
         self,
         lr: Tensor,
-        eps: Tensor,
+        eps: Tensor | None,
         steps: int = 1,
         noise: Callable[[int], Tensor] | None = None,
+        margins: Margins | None = None,
     ) -> Tensor:
-        """Enlarge ``lr``.
+        """Enlarge ``lr`` without its margins.
 
         Args:
             lr: (B,3,h,w) in [-1,1], h and w multiples of ``multiple``.
-            eps: (B,channels,h,w) unit noise that makes x_T.
+            eps: (B,channels,h,w) unit noise that makes x_T; None: in one step of a network that ignores it.
             steps: 1 is a single evaluation at t = T; more follow Eq. 5, or Eq. 2 where ``noise`` is given.
             noise: t -> unit noise like ``eps``, for the stochastic sampler.
+            margins: see ``Network``.
 
         Returns:
-            (B,3,4h,4w), about [-1,1], not clamped.
+            (B,3,4h,4w), about [-1,1], not clamped, where there are no margins.
         """
         self.check_steps(steps)
-        schedule, predict, y = self.schedule.respaced(steps), self.predictor(lr), self.encode_lr(lr)
+        schedule = self.schedule.respaced(steps)
+        if eps is None:  # of one value, for all pixels
+            y = eps = lr.new_zeros(len(lr), self.channels, 1, 1)
+        else:
+            y = self.encode_lr(lr)
         if steps == 1:
-            latent = diffusion.one_step(schedule, predict, y, eps)
-        elif noise is None:
+            return self.space.decode(diffusion.one_step(schedule, self.predictor(lr, margins), y, eps))
+        predict = self.predictor(lr)
+        if noise is None:
             latent = diffusion.sample_deterministic(schedule, predict, y, eps)
         else:
             latent = diffusion.sample_stochastic(schedule, predict, y, eps, noise)
-        return self.space.decode(latent)
+        return self.space.decode(trim(latent, margins, math.inf, 0))
 
     def place(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Model:
         """Move to ``device`` in channels-last order, three times as fast on a CPU and no slower on a GPU."""
@@ -238,5 +246,6 @@ def multiply_adds_per_lr_pixel(model: Model, side: int = 64) -> float:
     side = round_up(side, model.multiple)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         shapes = Model(model.config)
-        shapes.sample(torch.empty(1, 3, side, side), torch.empty(1, model.channels, side, side))
+        eps = None if model.ignores_noise else torch.empty(1, model.channels, side, side)
+        shapes.sample(torch.empty(1, 3, side, side), eps)
     return float(counter.get_total_flops()) / 2 / side**2

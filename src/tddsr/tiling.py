@@ -32,11 +32,20 @@ class Box(NamedTuple):
         return Box(*low, *high)
 
 
+Margins = tuple[int, int, int, int]
+"""What a tile reads beyond what it delivers, in lr pixels: above, left, below, right."""
+
+
 class Tile(NamedTuple):
     """``core`` is what a tile delivers, ``source`` what it reads: the core with its halo, within the picture."""
 
     core: Box
     source: Box
+
+    @property
+    def margins(self) -> Margins:
+        (top, left, bottom, right), source = self.core, self.source
+        return top - source.top, left - source.left, source.bottom - bottom, source.right - right
 
 
 def round_up(size: int, multiple: int) -> int:

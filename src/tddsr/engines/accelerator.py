@@ -105,9 +105,9 @@ class Pipeline:
     @torch.inference_mode()
     def _queue(self, enlarge: Enlarge, batch: list[Work]) -> _Pass:
         def noise(t: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-            return np.concatenate([own(t) for _, own in batch])
+            return np.concatenate([own(t) for _, own, _ in batch])
 
-        lr = torch.from_numpy(np.concatenate([pixels for pixels, _ in batch]))
+        lr = torch.from_numpy(np.concatenate([pixels for pixels, _, _ in batch]))
         if self.downloads is None:
             hr = enlarge(lr.to(self.device), noise)
             return _Pass(batch, hr.float().cpu(), _usable(hr).cpu(), None)

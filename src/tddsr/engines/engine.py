@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, Protocol
 
 from tddsr.pictures.rows import Floats
+from tddsr.tiling import Margins
 
 EngineName = Literal["onnx", "torch"]
 Sampler = Literal["deterministic", "stochastic"]
@@ -14,8 +15,10 @@ Precision = Literal["float32", "bfloat16", "float16"]
 Noise = Callable[[int], Floats]
 """Unit noise (1,channels,h,w) for a tile: of 0, that which makes x_T; of t, that of the step from t to t - 1."""
 
-Work = tuple[Floats, Noise]
-"""A tile, (1,3,h,w) in [0,1], and its noise."""
+Work = tuple[Floats, Noise, Margins]
+"""A tile, (1,3,h,w) in [0,1], its noise, and its margins, multiples of the engine's ``multiple``."""
+
+NO_MARGINS: Margins = (0, 0, 0, 0)
 
 PASS_PIXELS = 1 << 20
 """Of lr, that an accelerator takes at once: enough to keep all of it busy."""
@@ -52,8 +55,15 @@ class Engine(Protocol):
     def free_memory(self) -> int | None:
         """Bytes that an accelerator has for a tile; None where that is main memory."""
 
-    def run(self, lr: Floats, noise: Noise, steps: int = 1, sampler: Sampler = "deterministic") -> Floats:
-        """(1,3,h,w) in [0,1] -> (1,3,4h,4w), about [0,1].
+    def run(
+        self,
+        lr: Floats,
+        noise: Noise,
+        margins: Margins = NO_MARGINS,
+        steps: int = 1,
+        sampler: Sampler = "deterministic",
+    ) -> Floats:
+        """(1,3,h,w) in [0,1] -> (1,3,4h,4w), about [0,1], with h and w less the margins.
 
         Raises:
             MemoryError: there is not enough for a tile of this size.

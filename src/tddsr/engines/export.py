@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import torch
 import torch.nn.functional as F
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxscript.optimizer import optimize_ir
 from torch import Tensor, nn
 from torch.export import Dim
@@ -26,7 +26,7 @@ from tddsr.engines.onnx import KEY, Graph, PixelType, load_session
 from tddsr.errors import ModelError
 from tddsr.files import file_hash, whole_or_nothing
 from tddsr.model import Model
-from tddsr.tiling import round_up
+from tddsr.tiling import Margins, round_up
 from tddsr.weights.file import source_of
 from tddsr.weights.names import find_model, load_model, read_notes
 
@@ -74,19 +74,34 @@ class _Pass(nn.Module):
 
     def __init__(self, model: Model, pixels: PixelType) -> None:
         super().__init__()
-        self.model, self.pixels = model, pixels
+        self.model, self.pixels, self.blind = model, pixels, model.ignores_noise
 
-    def forward(self, lr: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(self, lr: Tensor, margins: Tensor | None = None, noise: Tensor | None = None) -> Tensor:
         if self.pixels == "uint8":
             lr = lr.permute(2, 0, 1)[None].float() / 255
-        eps = lr.new_zeros(1, 1, 1, 1) if noise is None else noise
-        hr = (self.model.sample(lr * 2 - 1, eps) / 2 + 0.5).clamp(0, 1)
+        eps = lr.new_zeros(1, 1, 1, 1) if noise is None and not self.blind else noise
+        sides = None if margins is None else _sides(margins, lr)
+        hr = (self.model.sample(lr * 2 - 1, eps, margins=sides) / 2 + 0.5).clamp(0, 1)
         return (hr[0].permute(1, 2, 0) * 255).round().to(torch.uint8) if self.pixels == "uint8" else hr
+
+
+def _sides(margins: Tensor, lr: Tensor) -> Margins:
+    """The numbers, which are not known until the graph runs, but that they leave something of ``lr``."""
+    top, left, bottom, right = margins.tolist()
+    possible = [
+        *(side >= 0 for side in (top, left, bottom, right)),
+        top + bottom < lr.shape[2],
+        left + right < lr.shape[3],
+    ]
+    for condition in possible:
+        torch._check(condition)  # type: ignore[no-untyped-call]
+    return top, left, bottom, right
 
 
 def export(source: str | Path, output: Path, *, pixels: PixelType = "float32", linked: bool = False) -> Exported:
     """Write a model as a graph of one input, ``lr``, and one output, ``hr``; and ``noise`` where pixels hang on it.
 
+    Another input may be left out: ``margins``, int64 (4), lr pixels above, left, below and right that ``hr`` lacks.
     The weights stay as they are in the model file, mostly in 16 bit, and become float32 when the graph is loaded.
 
     Args:
@@ -132,6 +147,8 @@ def _trace(model: Model, pixels: PixelType, noisy: bool) -> onnx.ModelProto:
         example, shapes = [torch.zeros(side, side + 16, 3, dtype=torch.uint8)], [{0: height, 1: width}]
     else:
         example, shapes = [torch.zeros(1, 3, side, side + 16)], [{2: height, 3: width}]
+    example.append(torch.zeros(4, dtype=torch.int64))
+    shapes.append({})
     if noisy:
         example.append(torch.zeros(1, model.channels, side, side + 16))
         shapes.append({2: height, 3: width})
@@ -141,7 +158,7 @@ def _trace(model: Model, pixels: PixelType, noisy: bool) -> onnx.ModelProto:
     with torch.enable_grad(), warnings.catch_warnings(action="ignore"):
         program = torch.onnx.export(
             _Pass(model, pixels), tuple(example), dynamo=True, opset_version=_OPSET, dynamic_shapes=tuple(shapes),
-            input_names=["lr", "noise"][: len(example)], output_names=["hr"], optimize=False, verbose=False,
+            input_names=["lr", "margins", "noise"][: len(example)], output_names=["hr"], optimize=False, verbose=False,
         )  # fmt: skip
     if program is None:
         raise ModelError("PyTorch made no graph")
@@ -152,6 +169,8 @@ def _trace(model: Model, pixels: PixelType, noisy: bool) -> onnx.ModelProto:
         should_fold=lambda node: False if any(value and value.name in weights for value in node.inputs) else None,
     )  # fmt: skip
     proto = program.model_proto
+    # A default, so that other programs may leave it out.
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros(4, np.int64), "margins"))
     _clean(proto)
     return proto
 
@@ -168,8 +187,8 @@ def _clean(proto: onnx.ModelProto) -> None:
         (proto.graph.output, ("large_height", "large_width")),
     ):
         for value in values:
-            free = [dim for dim in value.type.tensor_type.shape.dim if dim.dim_param]
-            for dim, name in zip(free, names, strict=True):
+            free = [dim for dim in value.type.tensor_type.shape.dim if not dim.HasField("dim_value")]
+            for dim, name in zip(free, names, strict=bool(free)):
                 dim.dim_param = name
 
 
@@ -233,7 +252,7 @@ def _ignores_noise(model: Model) -> bool:
     """Whether a pass without any gives the pixels of one with it, within ``_LEVEL``."""
     run = _Pass(model, "float32")
     return all(
-        (run(picture) - run(picture, _noise(model, picture, seed))).abs().max() < _LEVEL
+        (run(picture) - run(picture, None, _noise(model, picture, seed))).abs().max() < _LEVEL
         for picture in _pictures(model.multiple)
         for seed in range(2)
     )
@@ -241,7 +260,7 @@ def _ignores_noise(model: Model) -> bool:
 
 @torch.inference_mode()
 def _difference(model: Model, path: Path, graph: Graph) -> float:
-    """The largest from what PyTorch makes with noise, in [0,1]."""
+    """The largest from what PyTorch makes with noise, in [0,1], of whole pictures and of what is not in margins."""
     session, _ = load_session(path, "cpu")
     largest = 0.0
     for picture in _pictures(model.multiple):
@@ -250,8 +269,11 @@ def _difference(model: Model, path: Path, graph: Graph) -> float:
         if graph.pixels == "uint8":
             lr = (picture[0].permute(1, 2, 0) * 255).round().to(torch.uint8)
         feed = {"lr": lr.numpy(), **({"noise": noise.numpy()} if graph.noise else {})}
-        hr: Any = session.run(None, feed)[0]
-        expected = _Pass(model, graph.pixels)(lr, noise).numpy()
-        white = 255 if graph.pixels == "uint8" else 1
-        largest = max(largest, float(np.abs(hr.astype(np.float64) - expected).max()) / white)
+        below, left = (side // 2 // model.multiple * model.multiple for side in picture.shape[2:])
+        for margins in (None, torch.tensor([0, left, below, 0])):
+            more = {} if margins is None else {"margins": margins.numpy()}
+            hr: Any = session.run(None, feed | more)[0]
+            expected = _Pass(model, graph.pixels)(lr, margins, noise).numpy()
+            white = 255 if graph.pixels == "uint8" else 1
+            largest = max(largest, float(np.abs(hr.astype(np.float64) - expected).max()) / white)
     return largest

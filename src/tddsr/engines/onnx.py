@@ -11,17 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import onnxruntime
 
-from tddsr.engines.engine import EngineName, Noise, Precision, Sampler, Work, out_of_memory
+from tddsr.engines.engine import NO_MARGINS, EngineName, Noise, Precision, Sampler, Work, out_of_memory
 from tddsr.errors import ModelError, UsageError
 from tddsr.pictures.rows import Floats
+from tddsr.tiling import Margins
 from tddsr.weights.strength import Weights
 
 KEY = "tddsr"
 """Of what a graph says of itself, among its metadata."""
 
-_FORMAT = "tddsr-graph-1"
+_FORMAT = "tddsr-graph-2"
 
 PixelType = Literal["float32", "uint8"]
 """What a graph takes and gives."""
@@ -167,10 +169,19 @@ class OnnxEngine:
     def free_memory(self) -> None:
         """Not known of accelerators here."""
 
-    def run(self, lr: Floats, noise: Noise, steps: int = 1, sampler: Sampler = "deterministic") -> Floats:
+    def run(
+        self,
+        lr: Floats,
+        noise: Noise,
+        margins: Margins = NO_MARGINS,
+        steps: int = 1,
+        sampler: Sampler = "deterministic",
+    ) -> Floats:
         """See ``Engine``."""
         self.check_steps(steps)
-        feed = {"lr": lr, "noise": noise(0)} if self.graph.noise else {"lr": lr}
+        feed = {"lr": lr, "margins": np.array(margins, np.int64)}
+        if self.graph.noise:
+            feed["noise"] = noise(0)
         try:
             hr: Floats = self.session.run(None, feed)[0]
         except Exception as error:

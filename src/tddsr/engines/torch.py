@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -14,9 +15,11 @@ from torch import Tensor
 
 from tddsr.device import bfloat16_instructions, pick_device
 from tddsr.engines.accelerator import ONE_AT_A_TIME, Pipeline, Recorder
-from tddsr.engines.engine import EngineName, Noise, Precision, Sampler, Work, out_of_memory
+from tddsr.engines.engine import NO_MARGINS, EngineName, Noise, Precision, Sampler, Work, out_of_memory
 from tddsr.model import Model
+from tddsr.networks.layers import trim
 from tddsr.pictures.rows import Floats
+from tddsr.tiling import Margins
 from tddsr.weights.names import load_model
 from tddsr.weights.strength import Weights
 
@@ -31,6 +34,7 @@ class TorchEngine:
         self.scale, self.multiple, self.channels = model.scale, model.multiple, model.channels
         self.default_steps, self.bytes_per_lr_pixel = model.default_steps, model.bytes_per_lr_pixel
         self.noisy = not model.ignores_noise
+        self.compiled = False
         self.once: Callable[[Tensor, Tensor], Tensor] = self._once
         self.pipeline: Pipeline | None = None
         if self.weight.is_cuda:
@@ -64,9 +68,11 @@ class TorchEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         loaded = load_model(model, pick_device(device), getattr(torch, precision), weights)
+        engine = cls(loaded)
         if compiled:
             loaded.network.compile()
-        return cls(loaded)
+            engine.compiled = True
+        return engine
 
     @staticmethod
     def fast_precision(device: str) -> Precision:
@@ -105,12 +111,19 @@ class TorchEngine:
     def free_memory(self) -> int | None:
         return None if self.pipeline is None else self.pipeline.free_memory()
 
-    def run(self, lr: Floats, noise: Noise, steps: int = 1, sampler: Sampler = "deterministic") -> Floats:
+    def run(
+        self,
+        lr: Floats,
+        noise: Noise,
+        margins: Margins = NO_MARGINS,
+        steps: int = 1,
+        sampler: Sampler = "deterministic",
+    ) -> Floats:
         """See ``Engine``."""
         if self.pipeline is not None:
-            return next(self.run_each([(lr, noise)], steps, sampler))
+            return next(self.run_each([(lr, noise, margins)], steps, sampler))
         try:
-            hr = self._run(lr, noise, steps, sampler)
+            hr = self._run(lr, noise, margins, steps, sampler)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -119,7 +132,7 @@ class TorchEngine:
             if self.precision == "float32" or hr.isfinite().all():
                 return hr.numpy()
             self._go_on_in_float32()
-            return self.run(lr, noise, steps, sampler)
+            return self.run(lr, noise, margins, steps, sampler)
         raise MemoryError(failure)
 
     def run_each(self, tiles: Iterable[Work], steps: int = 1, sampler: Sampler = "deterministic") -> Iterator[Floats]:
@@ -134,7 +147,7 @@ class TorchEngine:
                 self._go_on_in_float32()
                 yield self.run(*tile, steps, sampler)
             else:
-                yield hr.numpy()
+                yield self._trim(hr, tile[2]).numpy()  # those of a batch differ in their margins
 
     def _go_on_in_float32(self) -> None:
         with ONE_AT_A_TIME:  # no thread queues anything while weights move
@@ -146,21 +159,33 @@ class TorchEngine:
                 self.once.forget(self.weight.device)
 
     @torch.inference_mode()
-    def _run(self, lr: Floats, noise: Noise, steps: int, sampler: Sampler) -> Tensor:
-        return self._enlarge(torch.from_numpy(lr), noise, steps, sampler).float().cpu()
+    def _run(self, lr: Floats, noise: Noise, margins: Margins, steps: int, sampler: Sampler) -> Tensor:
+        pixels = torch.from_numpy(lr)
+        if self.compiled:  # or it would be compiled anew for all margins that there are
+            hr = self._trim(self._enlarge(pixels, noise, steps, sampler), margins)
+        else:
+            hr = self._enlarge(pixels, noise, steps, sampler, margins)
+        return hr.float().cpu()
 
-    def _enlarge(self, lr: Tensor, noise: Noise, steps: int, sampler: Sampler) -> Tensor:
-        """(B,3,h,w) in [0,1] -> (B,3,4h,4w), about [0,1], on the device, where it is not awaited."""
+    def _trim(self, hr: Tensor, margins: Margins) -> Tensor:
+        top, left, bottom, right = (self.scale * margin for margin in margins)
+        return trim(hr, (top, left, bottom, right), math.inf, 0)
+
+    def _enlarge(
+        self, lr: Tensor, noise: Noise, steps: int, sampler: Sampler, margins: Margins | None = None
+    ) -> Tensor:
+        """(B,3,h,w) in [0,1] -> (B,3,4h,4w), about [0,1], less the margins; on the device, where it is not awaited."""
 
         def field(t: int) -> Tensor:
             return torch.from_numpy(noise(t)).to(self.weight)
 
         pixels = (lr.to(self.weight) * 2 - 1).contiguous(memory_format=torch.channels_last)
         if steps == 1:
-            hr = self.once(pixels, field(0) if self.noisy else pixels.new_zeros(1, 1, 1, 1))
+            eps = field(0) if self.noisy else pixels.new_zeros(1, 1, 1, 1)
+            hr = self.once(pixels, eps) if margins is None else self._once(pixels, eps, margins)
         else:
-            hr = self.model.sample(pixels, field(0), steps, field if sampler == "stochastic" else None)
+            hr = self.model.sample(pixels, field(0), steps, field if sampler == "stochastic" else None, margins)
         return hr / 2 + 0.5
 
-    def _once(self, pixels: Tensor, eps: Tensor) -> Tensor:
-        return self.model.sample(pixels, eps)
+    def _once(self, pixels: Tensor, eps: Tensor, margins: Margins | None = None) -> Tensor:
+        return self.model.sample(pixels, eps if self.noisy else None, 1, None, margins)

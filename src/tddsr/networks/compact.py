@@ -7,6 +7,8 @@ into tiles gives the same pixels as the whole.
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -15,19 +17,21 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from tddsr.networks.layers import (
+    BICUBIC_RADIUS,
     TIME_WAVES,
     Config,
     Network,
     Recomputed,
-    bicubic_x4,
     check_multiple,
     conv3,
     in_graph_bands,
     part_bytes,
     time_waves,
+    trim,
     zero,
 )
 from tddsr.networks.space import LatentSpace
+from tddsr.tiling import Margins, round_up
 
 BAND_BYTES = 4 << 20
 """Of a map at hr size, where the tail works in bands on a CPU. Larger ones take more memory and measured no faster."""
@@ -182,7 +186,17 @@ class CompactNet(Network):
     def entrance(self) -> nn.Module:
         return self.stem_x
 
-    def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
+    def _kept(self) -> Iterator[float]:
+        """How many lr pixels of its margins a map keeps after each block from the middle on; infinity: all."""
+        seen, kept = 2 if self.config.tail else 1, []
+        for level, count in enumerate((*self.config.decoder_blocks, self.config.middle_blocks)):
+            pixel = 1 << level
+            seen = round_up(seen, pixel)
+            kept += [seen + 2 * later * pixel for later in range(count)]
+            seen += 2 * count * pixel
+        return (each if each < self.halo else math.inf for each in reversed(kept))
+
+    def forward(self, x_t: Tensor, t: Tensor, lr: Tensor, margins: Margins | None = None) -> Tensor:
         check_multiple("lr", lr, self.multiple)
         time = self.embed(time_waves(t, self.config.time_features).to(x_t.dtype))
         x = self.stem_lr(lr) + self.gate(time)[:, :, None, None] * self.stem_x(x_t)
@@ -192,12 +206,18 @@ class CompactNet(Network):
                 x = block(x, time)
             skips.append(x)
             x = down(x)
+        held, pixel, kept = math.inf, self.multiple, self._kept()
         for block in self.middle:
-            x = block(x, time)
+            before, held = held, next(kept)
+            x = trim(block(x, time), margins, before, held, pixel)
         for blocks, up in zip(reversed(self.decoder), reversed(self.up), strict=True):
-            x = skips.pop() + F.pixel_shuffle(up(x), 2)
+            pixel //= 2
+            x = trim(skips.pop(), margins, math.inf, held, pixel) + F.pixel_shuffle(up(x), 2)
             for block in blocks.children():
-                x = block(x, time)
+                before, held = held, next(kept)
+                x = trim(block(x, time), margins, before, held, pixel)
+        seen = held + BICUBIC_RADIUS
+        y = trim(self.space.encode_bicubic(trim(lr, margins, math.inf, seen)), margins, seen, held)
         # head first: the sum takes its memory order, which is channels last where the tail needs it most.
-        x_0: Tensor = self.head(x) + self.space.encode(bicubic_x4(lr))
-        return x_0 if self.tail is None else self.tail(x, x_0)
+        x_0: Tensor = self.head(x) + y
+        return trim(x_0 if self.tail is None else self.tail(x, x_0), margins, held, 0)

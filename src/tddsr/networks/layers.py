@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tddsr.tiling import Margins
+
 GROUPS = 32
 """Groups of every GroupNorm; widths are multiples of it."""
 
@@ -43,6 +45,27 @@ def bicubic_x4(lr: Tensor) -> Tensor:
 
 BICUBIC_RADIUS = 2
 """lr pixels that ``bicubic_x4`` looks at on either side."""
+
+
+def bicubic_blocks(lr: Tensor) -> Tensor:
+    """(B,3,h,w) -> (B,48,h,w): the 4x4 pixels that ``bicubic_x4`` makes of each."""
+    if not torch.compiler.is_exporting():
+        return F.pixel_unshuffle(bicubic_x4(lr), 4)
+    # ONNX Runtime takes a quarter of a small network's time to enlarge, and next to none to convolve.
+    reach = range(-BICUBIC_RADIUS, BICUBIC_RADIUS + 1)
+    taps = [[_cubic(place - (pixel - 1.5) / 4) for place in reach] for pixel in range(4)]
+    kernel = [[[[a * b for b in across] for a in down]] for down in taps for across in taps]
+    padded = F.pad(lr, 4 * (BICUBIC_RADIUS,), mode="replicate")
+    blocks = F.conv2d(padded.flatten(0, 1)[:, None], lr.new_tensor(kernel))  # a colour by itself
+    return blocks.unflatten(0, (-1, 3)).flatten(1, 2)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _cubic(distance: float) -> float:
+    """Keys' kernel with a = -0.75, as PyTorch has it."""
+    d = abs(distance)
+    if d < 1:
+        return (1.25 * d - 2.25) * d * d + 1
+    return ((3.75 - 0.75 * d) * d - 6) * d + 3 if d < 2 else 0
 
 
 def named(**layers: nn.Module) -> nn.Sequential:
@@ -90,6 +113,25 @@ def time_waves(t: Tensor, count: int, slowest: float = 1000.0) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
+def trim(x: Tensor, margins: Margins | None, held: float, kept: float, pixel: int = 1) -> Tensor:
+    """Leave ``kept`` lr pixels, at most, of the margins that a map has around what is asked for.
+
+    Args:
+        x: (B,C,h,w).
+        margins: of the lr picture; None: there are none.
+        held: to how many lr pixels the map's margins have been trimmed before; infinity: to none.
+        kept: see ``held``; a multiple of ``pixel``.
+        pixel: lr pixels a pixel of the map, per side.
+    """
+    if margins is None or kept >= held:
+        return x
+    least: Callable[[int, float], int] = torch.sym_min  # works in graphs, where margins are not known
+    before = margins if math.isinf(held) else [least(margin, held) for margin in margins]
+    top, left, bottom, right = ((had - least(m, kept)) // pixel for had, m in zip(before, margins, strict=True))
+    # Not slices, whose sizes would not be known there.
+    return x.narrow(2, top, x.shape[2] - top - bottom).narrow(3, left, x.shape[3] - left - right)
+
+
 class Upsample(Recomputed):
     """(B,width,h,w) -> (B,width,2h,2w)."""
 
@@ -131,13 +173,14 @@ class Network(nn.Module, ABC):
         zero(self.entrance)
 
     @abstractmethod
-    def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
-        """Estimate x_0.
+    def forward(self, x_t: Tensor, t: Tensor, lr: Tensor, margins: Margins | None = None) -> Tensor:
+        """Estimate x_0, without its margins: what later layers do not see of them may be left out early (``trim``).
 
         Args:
             x_t: (B, channels, h, w), scaled to about unit variance (``diffusion.scale_input``).
             t: (B,), 0-based step index.
             lr: (B, 3, h, w) in [-1, 1]; h and w multiples of ``multiple``.
+            margins: lr pixels at each side that are there to be seen, multiples of ``multiple``; None: there are none.
 
         Raises:
             ValueError: h or w is not a multiple of ``multiple``.
@@ -154,7 +197,7 @@ def in_graph_bands(layers: Callable[..., Tensor], *maps: Tensor, reach: int, fac
         top, bottom = height * number // _GRAPH_BANDS, height * (number + 1) // _GRAPH_BANDS
         first: int = torch.sym_max(top - reach, 0)  # type: ignore[no-untyped-call]
         last: int = torch.sym_min(bottom + reach, height)  # type: ignore[no-untyped-call]
-        band = layers(*(each[:, :, first:last] for each in maps))
+        band = layers(*(each.narrow(2, first, last - first) for each in maps))
         bands.append(band[:, :, factor * (top - first) : factor * (bottom - first)])
     return torch.cat(bands, dim=2)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -25,10 +25,11 @@ from tddsr.networks.layers import (
     in_graph_bands,
     part_bytes,
     time_waves,
+    trim,
     zero,
 )
 from tddsr.networks.space import LatentSpace
-from tddsr.tiling import plan
+from tddsr.tiling import Margins, plan
 
 DENSE_BLOCKS = 3
 """in a block"""
@@ -85,16 +86,19 @@ class _DenseBlock(nn.Module):
 
 
 class _Block(Recomputed):
-    """The change: 0.2 times what three dense blocks make of x."""
+    """The change: 0.2 times what three dense blocks make of x.
+
+    ``kept``: what is held of the margins before the first of them, and kept after each.
+    """
 
     def __init__(self, features: int, growth: int) -> None:
         super().__init__()
         for i in range(DENSE_BLOCKS):
             self.add_module(f"rdb{i + 1}", _DenseBlock(features, growth))
 
-    def forward(self, x: Tensor) -> Tensor:
-        for dense in self.children():
-            x = dense(x)
+    def forward(self, x: Tensor, margins: Margins | None, kept: Sequence[float]) -> Tensor:
+        for dense, (before, after) in zip(self.children(), itertools.pairwise(kept), strict=True):
+            x = trim(dense(x), margins, before, after)
         return _SHARE * x
 
 
@@ -142,6 +146,11 @@ class RRDBNet(Network):
         seen = self._tail_reach + 2 + self.config.blocks * DENSE_BLOCKS * CONVOLUTIONS  # conv_first, conv_body
         return min(seen, self.config.reach or seen)
 
+    def _kept(self, left: int) -> float:
+        """How many lr pixels of its margins a map keeps while ``left`` dense blocks are to come; infinity: all."""
+        seen = self._tail_reach + 1 + left * CONVOLUTIONS  # conv_body
+        return seen if seen < self.halo else math.inf
+
     def _tail(self, x: Tensor) -> Tensor:
         """(B,features,h,w) -> (B,3,4h,4w) in [0,1]."""
         for name in self.ups:
@@ -165,20 +174,22 @@ class RRDBNet(Network):
             target.copy_(part[:, :, rows, columns])
         return picture
 
-    def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, lr: Tensor, margins: Margins | None = None) -> Tensor:
         gate, shift = self.time(time_waves(t, TIME_WAVES).to(x_t.dtype))[:, :, None, None].chunk(2, dim=1)
         first = self.conv_first(lr / 2 + 0.5) + (1 + gate) * self.enter_x(x_t) + shift
         # Under autocast the sum over the blocks keeps the weights' precision: small changes would be lost in bfloat16.
         low, precise = first.dtype, self.conv_first.weight.dtype
-        x = first = first.to(precise)
-        for block in self.body:
-            x = x + block(x.to(low))
-        x = first + self.conv_body(x.to(low))
+        kept = [self._kept(left) for left in range(DENSE_BLOCKS * len(self.body), -1, -1)]
+        x = first = trim(first.to(precise), margins, math.inf, kept[0])
+        for number, block in enumerate(self.body):
+            part = kept[DENSE_BLOCKS * number : DENSE_BLOCKS * (number + 1) + 1]
+            x = trim(x, margins, part[0], part[-1]) + block(x.to(low), margins, part)
+        x = trim(first, margins, kept[0], kept[-1]) + self.conv_body(x.to(low))
         if torch.compiler.is_exporting():
             picture = in_graph_bands(self._tail, x, reach=self._tail_reach, factor=self.space.factor)
         else:
             picture = self._tail(x) if torch.is_grad_enabled() else self._tail_in_parts(x)
-        return self.space.encode(picture * 2 - 1)
+        return trim(self.space.encode(picture * 2 - 1), margins, kept[-1], 0)
 
 
 def _strongest(norms: Tensor, count: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from tddsr.networks.layers import Config
+from tddsr.networks.layers import Config, bicubic_blocks, bicubic_x4
 
 
 class LatentSpace(nn.Module, ABC):
@@ -26,6 +26,10 @@ class LatentSpace(nn.Module, ABC):
     @abstractmethod
     def encode(self, image: Tensor) -> Tensor:
         """(B,3,factor h,factor w) in [-1,1] -> (B,channels,h,w)."""
+
+    def encode_bicubic(self, lr: Tensor) -> Tensor:
+        """(B,3,h,w) in [-1,1] -> (B,channels,h,w): the latent of the plain enlargement."""
+        return self.encode(bicubic_x4(lr))
 
     @abstractmethod
     def decode(self, latent: Tensor) -> Tensor:
@@ -47,6 +51,9 @@ class SpaceToDepth(LatentSpace):
 
     def encode(self, image: Tensor) -> Tensor:
         return F.pixel_unshuffle(image, self.factor)
+
+    def encode_bicubic(self, lr: Tensor) -> Tensor:
+        return bicubic_blocks(lr)
 
     def decode(self, latent: Tensor) -> Tensor:
         return F.pixel_shuffle(latent, self.factor)

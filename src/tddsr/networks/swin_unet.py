@@ -5,6 +5,7 @@ State-dict names and shapes are those of the published weights, ResShift's and S
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -23,8 +24,10 @@ from tddsr.networks.layers import (
     named,
     norm,
     time_waves,
+    trim,
     zero,
 )
+from tddsr.tiling import Margins
 
 
 class SwinUNetConfig(Config):
@@ -233,7 +236,7 @@ class SwinUNet(Network):
 
         self.multiple = max(min(config.window, config.size >> level) << level for level in range(last + 1))
 
-    def forward(self, x_t: Tensor, t: Tensor, lr: Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, lr: Tensor, margins: Margins | None = None) -> Tensor:
         check_multiple("lr", lr, self.multiple)
         time = self.time_embed(time_waves(t, self.config.width, slowest=10_000.0).to(x_t.dtype))
         x = torch.cat([x_t, lr], dim=1)
@@ -244,4 +247,4 @@ class SwinUNet(Network):
         x = self.middle_block(x, time)
         for stage in self.output_blocks:
             x = stage(torch.cat([x, skips.pop()], dim=1), time)
-        return self.out(x)  # type: ignore[no-any-return]
+        return trim(self.out(x), margins, math.inf, 0)
