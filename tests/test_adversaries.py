@@ -5,6 +5,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tddsr.errors import DataError, RecipeError, TrainingError
+from tddsr.training import losses
 from tddsr.training.adversary import DiscriminatorWatch, DownsamplerWatch
 from tddsr.training.distill import DistillTask
 from tddsr.training.load import load_recipe
@@ -80,7 +81,7 @@ def test_no_players_gradient_leaks_into_another(tddsr):
     task._adversary_phase("lr", batch, judged["lr"], 0)
     assert gradients(task) == moved(before, task) == {"lr_discriminator"}
     assert all(p.grad is None for p in task.teacher.parameters())
-    frozen = task.adversaries["hr"].network.features
+    frozen = task.adversaries["hr"].networks[0].features
     assert all(p.grad is None and not p.requires_grad for p in frozen.parameters())
 
 
@@ -141,7 +142,23 @@ def test_features_can_be_trained_too(tddsr):
     after = weights(task)["hr_discriminator"]
     for name, old, new in zip(names, before["hr_discriminator"], after, strict=True):
         assert not torch.equal(old, new), name
-    assert all(p.grad is None for p in task.adversaries["lr"].network.features.parameters())
+    assert all(p.grad is None for p in task.adversaries["lr"].networks[0].features.parameters())
+
+
+def test_both_kinds_of_discriminator_count_alike(tddsr):
+    parts = {"features": {"features": "alexnet", "size": 64}, "pixels": {"kind": "pixels", "channels": 4}}
+    run, task, batch = task_of(with_adversary(tddsr, hr={"kind": "both", **parts}))
+    adversary, chance = task.adversaries["hr"], torch.Generator().manual_seed(0)
+    adversary.networks.eval()  # spectral norm stands still
+    features, pixels = (losses.generator("hinge", network(batch.hr, chance)) for network in adversary.networks)
+    told = adversary.against(batch.hr, chance.manual_seed(0))
+    torch.testing.assert_close(told, (features + pixels) / 2)
+    adversary.networks.train()
+    before = {name: weight.clone() for name, weight in adversary.networks.named_parameters()}
+    run._train_step(iter([run.patches[0]]))
+    for name, weight in adversary.networks.named_parameters():
+        # Within hinge's bounds the last bias is drawn up by real pictures as much as down by made ones.
+        assert weight.ndim == 1 or not torch.equal(before[name], weight), name
 
 
 def test_mixed_precision_trains_all_four(tddsr):

@@ -39,6 +39,14 @@ class PixelDiscriminatorConfig(Config):
     block: int = Field(1, ge=1, description="side of the blocks of pixels judged as one; 2 is three times as fast")
 
 
+class BothDiscriminatorConfig(Config):
+    """One of each, whose losses count alike."""
+
+    kind: Literal["both"] = Field(description="one of each kind, whose losses count alike")
+    features: DiscriminatorConfig = Field(DiscriminatorConfig(), description="of things and textures")
+    pixels: PixelDiscriminatorConfig = Field(PixelDiscriminatorConfig(kind="pixels"), description="of pixels")
+
+
 class GroupedBatchNorm(nn.Module):
     """Batch norm over groups of at most 8 samples, without running statistics: any batch size behaves alike."""
 

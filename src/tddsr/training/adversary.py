@@ -6,9 +6,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tddsr.networks.discriminator import Discriminator, PixelDiscriminator, PixelDiscriminatorConfig
+from tddsr.networks.discriminator import (
+    BothDiscriminatorConfig,
+    Discriminator,
+    DiscriminatorConfig,
+    PixelDiscriminator,
+    PixelDiscriminatorConfig,
+)
 from tddsr.networks.features import load_features
 from tddsr.training import losses
 from tddsr.training.recipe import AdversaryConfig, AnyDiscriminator, Recipe
@@ -71,45 +77,57 @@ class DownsamplerWatch(Watch):
 
 
 class Adversary:
-    """One of the two discriminators with its player."""
+    """One of the two discriminators, of one kind or of both, with its player."""
 
     def __init__(self, name: str, config: AnyDiscriminator, recipe: Recipe, device: torch.device) -> None:
         self.name = name
         self.settings: AdversaryConfig = recipe.adversary
         self.device, self.precision = device, recipe.precision
-        network: Discriminator | PixelDiscriminator
-        if isinstance(config, PixelDiscriminatorConfig):
-            network = PixelDiscriminator(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if isinstance(config, BothDiscriminatorConfig):
+            networks = [_network(config.features, recipe, device), _network(config.pixels, recipe, device)]
         else:
-            network = Discriminator(
-                config, load_features(config.features, recipe.features, trainable=config.train_features).to(device)
-            )
-        self.network = network.to(device)
-        self.player = Player(recipe, self.network, self.settings.optim, averaged=False)
+            networks = [_network(config, recipe, device)]
+        self.networks = nn.ModuleList(networks)
+        self.player = Player(recipe, self.networks, self.settings.optim, averaged=False)
         self.watch = DiscriminatorWatch()
 
-    def _autocast(self) -> torch.autocast:
-        """Pixels are judged in bfloat16 where the run is; heads on a feature network in float32, always."""
-        return autocast(self.device, self.precision if isinstance(self.network, PixelDiscriminator) else "float32")
+    def _judged(self, picture: Tensor, generator: torch.Generator) -> list[list[Tensor]]:
+        """Logits of every network's heads."""
+        logits = []
+        for network in self.networks:
+            # Pixels are judged in bfloat16 where the run is; heads on a feature network in float32, always.
+            with autocast(self.device, self.precision if isinstance(network, PixelDiscriminator) else "float32"):
+                logits.append(network(picture, generator))
+        return logits
 
     def against(self, picture: Tensor, generator: torch.Generator) -> Tensor:
         """Eq. 8 or 10: what whoever made ``picture`` has to minimise."""
-        with self._autocast():
-            logits = self.network(picture, generator)
-        return losses.generator(self.settings.loss, logits)
+        told = [losses.generator(self.settings.loss, logits) for logits in self._judged(picture, generator)]
+        return torch.stack(told).mean()
 
     def learn(self, real: Tensor, made: Tensor, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """One step on Eq. 7 or 9; no gradient reaches the pictures."""
-        with self._autocast():
-            judged, fooled = self.network(real.detach(), generator), self.network(made.detach(), generator)
-        loss = losses.discriminator(self.settings.loss, judged, fooled)
+        judged, fooled = self._judged(real.detach(), generator), self._judged(made.detach(), generator)
+        told = [losses.discriminator(self.settings.loss, *pair) for pair in zip(judged, fooled, strict=True)]
+        loss = torch.stack(told).mean()
         norm = self.player.update(loss, step)
         with torch.no_grad():
-            real_right = torch.stack([(head > 0).float().mean() for head in judged]).mean()
-            made_right = torch.stack([(head < 0).float().mean() for head in fooled]).mean()
-            margin = torch.stack([a.mean() - b.mean() for a, b in zip(judged, fooled, strict=True)]).mean()
+            on_real, on_made = ([head for heads in logits for head in heads] for logits in (judged, fooled))
+            real_right = torch.stack([(head > 0).float().mean() for head in on_real]).mean()
+            made_right = torch.stack([(head < 0).float().mean() for head in on_made]).mean()
+            margin = torch.stack([a.mean() - b.mean() for a, b in zip(on_real, on_made, strict=True)]).mean()
         self.watch.add(float(real_right + made_right) / 2)
         return {
             f"{self.name}/loss": loss.detach(), f"{self.name}/gradient_norm": norm, f"{self.name}/margin": margin,
             f"{self.name}/right_on_real": real_right, f"{self.name}/right_on_made": made_right,
         }  # fmt: skip
+
+
+def _network(
+    config: DiscriminatorConfig | PixelDiscriminatorConfig, recipe: Recipe, device: torch.device
+) -> Discriminator | PixelDiscriminator:
+    if isinstance(config, PixelDiscriminatorConfig):
+        pixels: PixelDiscriminator = PixelDiscriminator(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return pixels
+    features = load_features(config.features, recipe.features, trainable=config.train_features).to(device)
+    return Discriminator(config, features).to(device)

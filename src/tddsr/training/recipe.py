@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Tag, mod
 
 from tddsr.degradation.presets import PRESETS, Preset
 from tddsr.model import ModelConfig, NetworkConfig, by_kind
-from tddsr.networks.discriminator import DiscriminatorConfig, PixelDiscriminatorConfig
+from tddsr.networks.discriminator import BothDiscriminatorConfig, DiscriminatorConfig, PixelDiscriminatorConfig
 from tddsr.networks.downsampler import DownsamplerConfig
 from tddsr.networks.features import LPIPSBackbone
 from tddsr.pictures.folders import check_part
@@ -123,7 +123,9 @@ class PretrainConfig(_Section):
 
 
 AnyDiscriminator = Annotated[
-    Annotated[DiscriminatorConfig, Tag("features")] | Annotated[PixelDiscriminatorConfig, Tag("pixels")],
+    Annotated[DiscriminatorConfig, Tag("features")]
+    | Annotated[PixelDiscriminatorConfig, Tag("pixels")]
+    | Annotated[BothDiscriminatorConfig, Tag("both")],
     by_kind("features"),
 ]
 
