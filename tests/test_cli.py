@@ -592,7 +592,9 @@ def test_degrade_reports_what_is_too_small(tmp_path):
 
 
 def test_a_wrong_recipe_is_exit_code_2():
-    for arguments in (["no-such-recipe"], ["compact-teacher", "data.bach=1"]):
+    twice, elsewhere = ["compact-follow", "compact-follow"], ["compact-follow", "compact-sharpen", "out=runs/a"]
+    dry = ["compact-follow", "compact-sharpen", "--dry-run"]
+    for arguments in (["no-such-recipe"], ["compact-teacher", "data.bach=1"], ["steps=3"], twice, elsewhere, dry):
         result = call("train", *arguments)
         assert result.exit_code == 2
         assert len(result.stderr.splitlines()) == 1

@@ -55,12 +55,9 @@ def test_a_wrong_file_is_one_line(tmp_path, text, complaint):
 def test_what_the_wheel_holds_needs_nothing_from_the_checkout():
     packaged = {name: file for name, file in recipe_files().items() if "src" in file.parts}
     assert set(packaged) == {
-        "compact-both",
-        "compact-follow",
-        "compact-gpu",
-        "compact-sharpen",
-        "compact-texture",
-    }
+        "compact-both", "compact-both-on", "compact-follow", "compact-gpu", "compact-sharpen", "compact-texture",
+        "compact-texture-on",
+    }  # fmt: skip
     for recipe in map(load_recipe, packaged):
         source = recipe.teacher or recipe.start
         assert source is not None

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +14,14 @@ from PIL import Image
 from pydantic import ValidationError
 from rich.console import Console
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from tddsr.cli import app
 from tddsr.errors import DataError, ImageError, RecipeError, TrainingError
 from tddsr.model import Model, ScheduleConfig
 from tddsr.pictures.folders import read_photo
 from tddsr.training.data import Patches
-from tddsr.training.load import load_recipe, recipe_files
+from tddsr.training.load import load_recipe, load_recipes, recipe_files
 from tddsr.training.loop import Run
 from tddsr.training.picture_loss import augmented
 from tddsr.training.recipe import DataConfig
@@ -527,6 +530,24 @@ def test_every_recipe_trains(name, steps, recipe, distill, random_features, tmp_
     run.run()
     assert any(not torch.equal(a, b) for a, b in zip(before, run.task.model.parameters(), strict=True))
     assert load_model(tmp_path / "out" / "last.safetensors").config == run.task.model.config
+
+
+def test_stages_begin_where_the_one_before_ended(recipe, random_features, photos, tmp_path, monkeypatch):
+    """What one command trains in two stages, two commands train in turn."""
+    monkeypatch.chdir(tmp_path)
+    for name, rate in (("one", 1e-3), ("two", 1e-4)):
+        stage = recipe.model_dump(mode="json", exclude={"out"}) | {"steps": 2, "optim": {"rate": rate}}
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(stage))
+    first, second = load_recipes(["one.yaml", "two.yaml"])
+    assert (first.start, second.start) == (None, first.last)
+    for name in ("one.yaml", "two.yaml"):
+        start = [] if name == "one.yaml" else ["start=apart/one/last.safetensors"]
+        prepare(load_recipe(name, [f"out=apart/{name[:3]}", *start]), CPU, QUIET).run()
+    assert CliRunner().invoke(app, ["train", "one.yaml", "two.yaml", "--device", "cpu"]).exit_code == 0
+    assert_same(*(load_model(Path(run, "last.safetensors")).state_dict() for run in ("apart/two", "runs/two")))
+    again = load_recipes(["one.yaml", "two.yaml"], ["start=apart/one/last.safetensors", "steps=3"])
+    assert [stage.start for stage in again] == [Path("apart/one/last.safetensors"), first.last]
+    assert {stage.steps for stage in again} == {3}
 
 
 @pytest.mark.parametrize("task", ["recipe", "tddsr"])

@@ -11,16 +11,25 @@ import typer
 
 from tddsr import __version__
 from tddsr.cli.root import DeviceOption, app, check_suffix, fail
+from tddsr.errors import UsageError
 
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="name or path of a recipe")],
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. data.batch=16")] = None,
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE... [KEY=VALUE]...",
+            help="recipes by name or path, each from the end of the one before, and keys for all: data.batch=16",
+        ),
+    ],
     device: DeviceOption = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="take one step and say what it took")] = False,
 ) -> None:
-    """Train a teacher or distil a student. The same command again goes on from the last checkpoint."""
+    """Train a teacher or distil a student, in one stage or several.
+
+    The same command again goes on from the last checkpoint.
+    """
     os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")  # else its last bit hangs on memory addresses: resuming is exact
     from rich.console import Console
 
@@ -28,12 +37,16 @@ def train(
 
     try:
         from tddsr.training import start
-        from tddsr.training.load import load_recipe
+        from tddsr.training.load import load_recipes
     except ModuleNotFoundError as error:
         fail(f"training needs the package {error.name}: pip install 'tddsr[train]'", code=1)
+    stages = load_recipes([name for name in recipes if "=" not in name], [key for key in recipes if "=" in key])
+    if dry_run and len(stages) > 1:
+        raise UsageError(f"--dry-run takes one recipe, not {len(stages)}: the later ones start where others end")
     try:
-        run = start.prepare(load_recipe(recipe, overrides or []), pick_device(device), Console())
-        typer.echo(start.dry_run(run)) if dry_run else run.run()
+        for recipe in stages:
+            run = start.prepare(recipe, pick_device(device), Console())
+            typer.echo(start.dry_run(run)) if dry_run else run.run()
     except RuntimeError as error:  # PyTorch's: memory, a full disk, sizes that do not go together
         fail(" ".join(str(error).split()), code=1)
 

@@ -63,6 +63,28 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return load_settings(Recipe, path, overrides, out=f"runs/{path.stem}")
 
 
+def load_recipes(names: Sequence[str], overrides: Sequence[str] = ()) -> list[Recipe]:
+    """Recipes as stages of one training: each but the first starts from the last weights of the one before.
+
+    ``overrides`` are for all of them, ``start`` for the first.
+
+    Raises:
+        RecipeError: as of ``load_recipe``; no recipe; or several in one folder.
+    """
+    if not names:
+        raise RecipeError("no recipe: `tddsr recipes` lists what there is")
+    stages: list[Recipe] = []
+    for name in names:
+        changes = list(overrides)
+        if stages:
+            changes = [each for each in overrides if not each.startswith("start=")]
+            changes.append(f"start={stages[-1].last}")
+        stages.append(load_recipe(name, changes))
+    if len({stage.out for stage in stages}) < len(stages):
+        raise RecipeError("every stage needs a folder of its own: name each recipe once, and leave out= away")
+    return stages
+
+
 def load_settings(kind: type[Settings], path: Path, overrides: Sequence[str] = (), **defaults: object) -> Settings:
     """As ``load_recipe``, for any kind of typed settings; ``defaults`` are for what the file leaves open."""
     tree = {**defaults, **_read(path)}

@@ -179,7 +179,7 @@ class Run:
             file.write(json.dumps({"step": self.step, **scores}) + "\n")
         source = source_of(self.task.notes)
         notes = json.dumps({"step": self.step, "scores": scores} | ({"from": source} if source else {}))
-        save_model(model, self.folder / "last.safetensors", notes=notes)
+        save_model(model, self.recipe.last, notes=notes)
         first = next(iter(scores.values()))
         chosen = next(iter(first.values()))
         if chosen < self.best:

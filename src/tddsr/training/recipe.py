@@ -248,6 +248,11 @@ class Recipe(_Section):
                 raise ValueError(f"adversary.pretrain.{key} trains what loss.{weight}=0 leaves out")
         return self
 
+    @property
+    def last(self) -> Path:
+        """The file of the run's weights as they are at its latest step, averaged."""
+        return self.out / "last.safetensors"
+
     def own_step(self, step: int) -> int:
         """The model's own number of ``step``: negative while it waits for its discriminators' pre-training."""
         return step - self.adversary.pretrain.steps
