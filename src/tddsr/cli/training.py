@@ -19,8 +19,8 @@ def train(
     recipes: Annotated[
         list[str],
         typer.Argument(
-            metavar="RECIPE... [KEY=VALUE]...",
-            help="recipes by name or path, each from the end of the one before, and keys for all: data.batch=16",
+            metavar="RECIPE|KEY=VALUE",
+            help="a recipe by name or path, or several, each from the end of the one before; then keys, as data.batch=16",
         ),
     ],
     device: DeviceOption = "auto",
