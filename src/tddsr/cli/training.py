@@ -20,7 +20,7 @@ def train(
         list[str],
         typer.Argument(
             metavar="RECIPE|KEY=VALUE",
-            help="a recipe by name or path, or several, each from the end of the one before; then keys, as data.batch=16",
+            help="recipes by name or path, each from the end of the one before; then keys, as data.batch=16",
         ),
     ],
     device: DeviceOption = "auto",
