@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from tddsr.errors import ModelError
 from tddsr.model import Model, ModelConfig, ScheduleConfig, begin, multiply_adds_per_lr_pixel
 from tddsr.networks import rrdb
-from tddsr.networks.rrdb import OURS, RRDBConfig, shrink
+from tddsr.networks.rrdb import OURS, RRDBConfig, RRDBNet, shrink
 from tddsr.weights.recognise import published, read_published
 from tests.conftest import small_rrdb
 
@@ -132,6 +132,22 @@ def test_what_is_taken_out_is_what_does_least():
     torch.testing.assert_close(small.sample(lr, noise(lr)), model.sample(lr, noise(lr)), atol=1e-5, rtol=1e-5)
     fewer = shrink(weights, whole, changed(whole, blocks=2))
     assert torch.equal(fewer["body.1.rdb2.conv3.weight"], weights["body.2.rdb2.conv3.weight"])
+
+
+def test_blocks_can_be_named_and_do_what_the_whole_does_without_the_others():
+    model, lr = small_rrdb(), lr_of(8, 8)
+    fewer = changed(model.config, network=changed(size_of(model), blocks=2))
+    kept = begin(model, fewer, keep_blocks=[1, 2]).place("cpu").frozen()
+    assert isinstance(model.network, RRDBNet)
+    model.network.body[0].register_forward_hook(lambda _block, _given, made: torch.zeros_like(made))
+    torch.testing.assert_close(kept.sample(lr, noise(lr)), model.sample(lr, noise(lr)))
+
+
+@pytest.mark.parametrize("keep", [[0], [0, 3], [2, 1], [1, 1], [-1, 0]])
+def test_blocks_that_are_not_there_cannot_be_kept(keep):
+    model = small_rrdb()
+    with pytest.raises(ValueError, match="it must be 2 of the numbers 0 to 2, in order"):
+        begin(model, changed(model.config, network=changed(size_of(model), blocks=2)), keep_blocks=keep)
 
 
 def test_a_tail_made_smaller_twice_repeats_its_pixels():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -211,11 +211,17 @@ class Model(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
 
-def begin(source: Model, config: ModelConfig, space: LatentSpace | None = None) -> Model:
+def begin(
+    source: Model,
+    config: ModelConfig,
+    space: LatentSpace | None = None,
+    keep_blocks: Sequence[int] | None = None,
+) -> Model:
     """A model of ``config`` that starts from the weights of ``source``, in its latent space or, as shared, ``space``.
 
-    A network of Real-ESRGAN's kind may be smaller than its source's (``rrdb.shrink``), and may be given another
-    schedule as long as it looks at neither x_t nor t; others may have blocks that the source lacks, which are new.
+    A network of Real-ESRGAN's kind may be smaller than its source's (``rrdb.shrink``, which is given ``keep_blocks``),
+    and may be given another schedule as long as it looks at neither x_t nor t; others may have blocks that the source
+    lacks, which are new.
 
     Raises:
         ValueError: weights have no place in the network of ``config``, or were trained for another space or schedule.
@@ -228,7 +234,7 @@ def begin(source: Model, config: ModelConfig, space: LatentSpace | None = None) 
     if source.config.schedule != config.schedule and not blind:
         raise ValueError(f"its schedule is {source.config.schedule}, not {config.schedule}")
     if isinstance(old, RRDBConfig) and isinstance(new, RRDBConfig):
-        weights = shrink(weights, old, new)
+        weights = shrink(weights, old, new, keep_blocks)
     model = Model(config, source.space if space is None else space)
     places = model.network.state_dict()
     unfit = [key for key in weights if key not in places or places[key].shape != weights[key].shape]

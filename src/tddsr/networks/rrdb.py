@@ -201,19 +201,31 @@ def _squared_norms(weight: Tensor, axis: int) -> Tensor:
     return weight.pow(2).sum(dim=[a for a in range(weight.ndim) if a != axis])
 
 
-def shrink(weights: Mapping[str, Tensor], whole: RRDBConfig, part: RRDBConfig) -> dict[str, Tensor]:
+def _chosen(keep: Sequence[int] | None, whole: int, part: int) -> list[int]:
+    """Numbers of the blocks that stay: ``keep``, or an even selection, from the first to the last."""
+    if keep is None:
+        return torch.linspace(0, whole - 1, part).round().int().tolist()
+    if len(keep) != part or list(keep) != sorted(set(keep) & set(range(whole))):
+        raise ValueError(f"keep_blocks is {list(keep)}; it must be {part} of the numbers 0 to {whole - 1}, in order")
+    return list(keep)
+
+
+def shrink(
+    weights: Mapping[str, Tensor], whole: RRDBConfig, part: RRDBConfig, keep_blocks: Sequence[int] | None = None
+) -> dict[str, Tensor]:
     """Weights of a smaller network that starts as the larger one, as far as it can.
 
-    Of its blocks an even selection stays, from the first to the last; of its channels those that are read with the
-    largest weights. A tail at a smaller size keeps the convolutions it has room for, and repeats each pixel.
+    Of its blocks those of ``keep_blocks`` stay, by default an even selection, from the first to the last; of its
+    channels those that are read with the largest weights. A tail at a smaller size keeps the convolutions it has room
+    for, and repeats each pixel.
 
     Raises:
-        ValueError: ``part`` is larger than ``whole`` somewhere.
+        ValueError: ``part`` is larger than ``whole`` somewhere, or ``keep_blocks`` are not as many of its blocks.
     """
     for name in ("features", "growth", "blocks", "tail_scale", "tail_features"):
         if getattr(part, name) > getattr(whole, name):
             raise ValueError(f"{name} is {getattr(part, name)}, more than the {getattr(whole, name)} it starts from")
-    blocks = torch.linspace(0, whole.blocks - 1, part.blocks).round().int().tolist()
+    blocks = _chosen(keep_blocks, whole.blocks, part.blocks)
     convs = range(1, CONVOLUTIONS + 1)
     reading = [weights[f"body.{b}.rdb1.conv{c}.weight"][:, : whole.features] for b in blocks for c in convs]
     features = _strongest(torch.stack([_squared_norms(weight, 1) for weight in reading]).sum(dim=0), part.features)

@@ -58,7 +58,7 @@ def _student_of(teacher: Model, recipe: Recipe) -> Model:
     network = recipe.network or source.config.network
     config = source.config.model_copy(update={"role": "student", "network": network})
     try:
-        return begin(source, config, teacher.space)
+        return begin(source, config, teacher.space, recipe.keep_blocks)
     except ValueError as error:
         raise RecipeError(f"'network' does not follow from {name}: {error}") from error
 

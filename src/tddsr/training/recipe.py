@@ -201,6 +201,9 @@ class Recipe(_Section):
     network: NetworkConfig | None = Field(
         None, description="of a student, where it is not that of the model it starts from; what that lacks is new"
     )
+    keep_blocks: list[int] | None = Field(
+        None, description="numbers of the blocks that a smaller network of kind rrdb keeps; unset: an even selection"
+    )
     teacher: Path | None = Field(None, description="model, by name or file (distill only)")
     targets: Path | None = Field(None, description="folder where the teacher's samples are kept for other runs")
     data: DataConfig = Field(DataConfig(), description="photos, patches, degradations")
@@ -215,6 +218,8 @@ class Recipe(_Section):
             raise ValueError("a teacher recipe needs 'model'")
         if self.task == "teacher" and self.network is not None:
             raise ValueError("'network' is a student's; a teacher's is 'model.network'")
+        if self.keep_blocks is not None and (self.network is None or self.network.kind != "rrdb"):
+            raise ValueError("keep_blocks names blocks of a 'network' of kind rrdb, with as many 'blocks'")
         if self.task == "distill" and (self.teacher is None or self.model is not None):
             raise ValueError("a distill recipe needs 'teacher', a model file; of a 'model' it may only have 'network'")
         if self.model is not None and self.model.role != "teacher":
