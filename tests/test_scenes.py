@@ -51,6 +51,16 @@ def players(run):
     return torch.cat([weight.detach().flatten() for weight in run.task.model.parameters()])
 
 
+def test_a_student_of_one_step_teaches_what_it_makes(follow, tmp_path):
+    save_model(small_rrdb("student"), tmp_path / "student.safetensors")
+    smaller = changed(follow, teacher=tmp_path / "student.safetensors", keep_blocks=[1])
+    lr = torch.randint(256, (1, 3, 12, 12), dtype=torch.uint8)
+    whole, small = student_of(ready(follow)), student_of(ready(smaller))
+    assert torch.equal(small.teach(lr), whole.teach(lr))
+    kept, teachers = small.model.network.state_dict(), small.teacher.network.state_dict()
+    assert torch.isin(kept["body.0.rdb1.conv5.bias"], teachers["body.1.rdb1.conv5.bias"]).all()
+
+
 def test_patches_are_cut_alike_from_all_three_pictures(follow):
     run = ready(follow)
     seen = set()

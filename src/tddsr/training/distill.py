@@ -77,8 +77,11 @@ class DistillTask(Task):
         self.weights = recipe.loss
         self._teacher_hash = fingerprint(recipe.teacher)
         self.teacher = load_model(recipe.teacher, device)
-        if self.teacher.config.role != "teacher":
-            raise RecipeError(f"{recipe.teacher} is a {self.teacher.config.role}; a student learns from a teacher")
+        if self.teacher.default_steps != self.teacher.schedule.steps:  # it knows the end of its chain alone
+            raise RecipeError(
+                f"{recipe.teacher} is a student of a teacher of {self.teacher.schedule.steps} steps; a student learns "
+                "from a teacher, or from a student of one whose only step is at t = T"
+            )
         super().__init__(recipe, _student_of(self.teacher, recipe), device)
         self.origin = self._teacher_hash + ("" if recipe.start is None else fingerprint(recipe.start))
         self.notes = read_notes(recipe.teacher)
