@@ -47,18 +47,15 @@ def main() -> None:
     if not isinstance(network, RRDBNet):
         raise SystemExit(f"{options.model} has no blocks of an RRDBNet")
     pairs = [
-        tuple(to_tensor(side) * 2 - 1 for side in (pair.lr, pair.hr) if side is not None)
+        (to_tensor(pair.lr) * 2 - 1, to_tensor(pair.hr) * 2 - 1)
         for preset in choose_presets(options.preset)
         for pair in find_pictures(options.hr, preset=preset, limit=options.limit, crop=CROP)
+        if pair.hr is not None  # as all of a folder of hr pictures
     ]
 
     def pictures() -> list[Tensor]:
-        return [
-            model.sample(lr, None if model.ignores_noise else torch.zeros(1, model.channels, *lr.shape[-2:])).clamp(
-                -1, 1
-            )
-            for lr, _ in pairs
-        ]
+        no_noise = (torch.zeros(1, model.channels, *lr.shape[-2:]) for lr, _ in pairs)
+        return [model.sample(lr, eps).clamp(-1, 1) for (lr, _), eps in zip(pairs, no_noise, strict=True)]
 
     def score(made: list[Tensor]) -> float:
         return sum(float(lpips(picture, hr)) for picture, (_, hr) in zip(made, pairs, strict=True)) / len(pairs)

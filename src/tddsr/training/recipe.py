@@ -202,7 +202,7 @@ class Recipe(_Section):
         None, description="of a student, where it is not that of the model it starts from; what that lacks is new"
     )
     keep_blocks: list[int] | None = Field(
-        None, description="numbers of the blocks that a smaller network of kind rrdb keeps; unset: an even selection"
+        None, description="numbers, from 0, of the blocks that a smaller rrdb network keeps; unset: an even selection"
     )
     teacher: Path | None = Field(None, description="model, by name or file (distill only)")
     targets: Path | None = Field(None, description="folder where the teacher's samples are kept for other runs")
